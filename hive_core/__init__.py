@@ -1,0 +1,1 @@
+"""The host daemon hive-c0re and its CLI. Never imports the harness."""

@@ -1,0 +1,134 @@
+"""Call a surface: one connection, many requests side by side, typed both ways (SPEC section 4)."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from itertools import count
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from hive_shared.errors import HiveError, Unavailable, error_of
+from hive_shared.jsonlines import decode, encode
+from hive_shared.sockets import short_address
+from hive_shared.wire import LINE_MAX_BYTES, Model, Request
+
+R = TypeVar("R", bound=Model)
+
+
+class NotReachable(Unavailable):
+    """No daemon answers on that socket."""
+
+
+class Client:
+    """A connection to one surface. Use as an async context manager, or `connect` and `close`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._writer: asyncio.StreamWriter | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._waiting: dict[int, asyncio.Queue[dict[str, Any] | HiveError]] = {}
+        self._ids = count(1)
+
+    async def __aenter__(self) -> "Client":
+        await self.connect()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    @property
+    def connected(self) -> bool:
+        return self._reading is not None and not self._reading.done()
+
+    async def connect(self) -> None:
+        """Open the connection; raises `NotReachable`."""
+        try:
+            with short_address(self.path) as address:
+                reader, self._writer = await asyncio.open_unix_connection(address, limit=LINE_MAX_BYTES)
+        except OSError as error:
+            raise NotReachable(f"nothing answers on {self.path}: {error.strerror or error}") from None
+        self._reading = asyncio.create_task(self._read(reader), name="client-reader")
+
+    async def close(self) -> None:
+        """End the connection; leases of its messages end with it."""
+        if self._writer is not None:
+            self._writer.close()
+        if self._reading is not None:
+            self._reading.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._reading
+        self._writer = self._reading = None
+
+    async def call(self, request: Request[R]) -> R:
+        """The result of `request`; raises the `HiveError` that the daemon answered with."""
+        async with self._asked(request) as replies:
+            while True:
+                reply = _checked(await replies.get())
+                if "result" in reply:
+                    return cast(R, request.result.model_validate(reply["result"]))
+
+    async def follow(self, request: Request[Any]) -> AsyncIterator[Model]:
+        """The items of `request` as they come, then its result."""
+        if request.item is None:
+            raise TypeError(f"{request.op} follows nothing")
+        async with self._asked(request) as replies:
+            while True:
+                reply = _checked(await replies.get())
+                if "item" in reply:
+                    yield request.item.model_validate(reply["item"])
+                else:
+                    yield request.result.model_validate(reply["result"])
+                    return
+
+    @contextlib.asynccontextmanager
+    async def _asked(self, request: Request[Any]) -> AsyncIterator[asyncio.Queue[dict[str, Any] | HiveError]]:
+        if self._writer is None or not self.connected:
+            raise NotReachable(f"the connection to {self.path} has ended")
+        number = next(self._ids)
+        replies: asyncio.Queue[dict[str, Any] | HiveError] = asyncio.Queue()
+        self._waiting[number] = replies
+        fields = request.model_dump(mode="json", exclude_none=True) | {"id": number}
+        try:
+            self._writer.write(encode(fields))
+            await self._writer.drain()
+            yield replies
+        except ConnectionError:
+            raise NotReachable(f"the connection to {self.path} was lost") from None
+        finally:
+            del self._waiting[number]
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        end: HiveError = NotReachable(f"the connection to {self.path} was lost")
+        try:
+            while line := await reader.readline():
+                reply = decode(line)
+                if "id" not in reply and not reply.get("ok"):
+                    end = _error_in(reply)  # about the connection itself
+                    break
+                replies = self._waiting.get(reply.get("id", 0))
+                if replies is not None:
+                    replies.put_nowait(reply)
+        except (OSError, ValueError, HiveError) as error:
+            end = NotReachable(f"the connection to {self.path} was lost: {error}")
+        finally:
+            for replies in self._waiting.values():
+                replies.put_nowait(end)
+
+
+def _checked(reply: dict[str, Any] | HiveError) -> dict[str, Any]:
+    if isinstance(reply, HiveError):
+        raise reply
+    if reply.get("ok"):
+        return reply
+    raise _error_in(reply)
+
+
+def _error_in(reply: dict[str, Any]) -> HiveError:
+    error = reply.get("error") or {}
+    return error_of(error.get("code", ""), error.get("message", "refused"), error.get("field"))
+
+
+async def call_once(path: Path, request: Request[R]) -> R:
+    """One request on a connection of its own."""
+    async with Client(path) as client:
+        return await client.call(request)

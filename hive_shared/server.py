@@ -1,0 +1,248 @@
+"""Serve one surface on one Unix socket: the same code for host, manager and agents (SPEC section 4).
+
+Nothing a peer sends can crash the daemon, block another connection, or grow its memory without
+bound: lines, connections, requests in flight and unread replies are all limited.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from hive_shared.errors import (
+    HiveError,
+    Internal,
+    LineTooLong,
+    TimedOut,
+    TooManyConnections,
+)
+from hive_shared.jsonlines import READ_LIMIT_BYTES, decode, encode, read_line
+from hive_shared.wire import LINE_MAX_BYTES, Model, Request, Surface, parse_request
+
+log = logging.getLogger(__name__)
+
+_connection_numbers = count(1)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one socket grants its peers."""
+
+    connections: int = 64
+    in_flight: int = 32  # requests of one connection that carry ids
+    line_seconds: float = 30.0  # from the first byte of a line to its newline
+    write_seconds: float = 30.0  # for a peer to take what it asked for
+
+
+@dataclass(eq=False)
+class Connection:
+    """One accepted connection. `on_close` callbacks run once, when it has gone."""
+
+    surface: Surface
+    number: int
+    on_close: list[Callable[[], None]] = field(default_factory=list)
+
+    @property
+    def lease(self) -> str:
+        """What leases of this connection are called in the store; unique while the daemon runs."""
+        return f"c{self.number}"
+
+
+Answer = Model | AsyncIterator[Model]
+Handler = Callable[[Request[Any], Connection], Awaitable[Answer]]
+
+
+class SurfaceServer:
+    """Answers the requests of one listening socket until closed."""
+
+    def __init__(
+        self,
+        surface: Surface,
+        listener: socket.socket,
+        handler: Handler,
+        limits: Limits | None = None,
+    ) -> None:
+        self.surface = surface
+        self._listener = listener
+        self._handler = handler
+        self._limits = limits or Limits()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Begin to accept; returns at once."""
+        self._server = await asyncio.start_unix_server(
+            self._accept, sock=self._listener, limit=READ_LIMIT_BYTES
+        )
+
+    async def close(self) -> None:
+        """Stop accepting, end every connection, wait for their handlers. The path stays."""
+        if self._server is not None:
+            self._server.close()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._listener.close()
+
+    @property
+    def connections(self) -> int:
+        return len(self._tasks)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._tasks) >= self._limits.connections:
+            writer.write(encode(_refusal(None, TooManyConnections())))
+            writer.close()
+            return
+        task = asyncio.create_task(self._serve(reader, writer), name=f"{self.surface}-connection")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = Connection(self.surface, next(_connection_numbers))
+        channel = _Channel(writer, self._limits.write_seconds)
+        try:
+            await _Conversation(connection, channel, self._handler, self._limits).run(reader)
+        except (ConnectionError, TimeoutError, TimedOut):
+            pass  # the peer has gone, or takes nothing: there is nobody left to tell
+        finally:
+            for callback in connection.on_close:
+                callback()
+            writer.transport.abort() if channel.broken else writer.close()
+
+
+class ReplyTooLong(HiveError):
+    """The answer is longer than one line may be (1 MiB). Ask for less at a time."""
+
+
+class _Channel:
+    """The writing side: whole lines, one at a time, to a peer that must keep up."""
+
+    def __init__(self, writer: asyncio.StreamWriter, write_seconds: float) -> None:
+        self._writer = writer
+        self._write_seconds = write_seconds
+        self._turn = asyncio.Lock()
+        self.broken = False
+        writer.transport.set_write_buffer_limits(high=LINE_MAX_BYTES)
+
+    async def put(self, reply: dict[str, Any]) -> None:
+        line = encode(reply)
+        if len(line) > LINE_MAX_BYTES:
+            line = encode(_refusal(reply.get("id"), ReplyTooLong()))
+        async with self._turn:
+            if self.broken:
+                raise ConnectionResetError
+            self._writer.write(line)
+            try:
+                async with asyncio.timeout(self._write_seconds):
+                    await self._writer.drain()
+            except (TimeoutError, ConnectionError):
+                self.broken = True
+                raise ConnectionResetError from None
+
+
+class _Conversation:
+    """Requests of one connection: in order, or side by side where they carry ids."""
+
+    def __init__(self, connection: Connection, channel: _Channel, handler: Handler, limits: Limits) -> None:
+        self._connection = connection
+        self._channel = channel
+        self._handler = handler
+        self._limits = limits
+        self._slots = asyncio.Semaphore(limits.in_flight)
+
+    async def run(self, reader: asyncio.StreamReader) -> None:
+        # Handlers of a connection that ended are cancelled: nobody waits for a long poll any more.
+        in_flight: set[asyncio.Task[None]] = set()
+        try:
+            async for line in self._lines(reader):
+                task = await self._begin(line)
+                if task is not None:
+                    in_flight.add(task)
+                    task.add_done_callback(in_flight.discard)
+        finally:
+            for task in in_flight:
+                task.cancel()
+            await asyncio.gather(*in_flight, return_exceptions=True)
+
+    async def _lines(self, reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+        while True:
+            try:
+                line = await read_line(reader, finish_within_seconds=self._limits.line_seconds)
+            except (LineTooLong, TimedOut) as error:
+                await self._channel.put(_refusal(None, error))
+                return
+            if line is None:
+                return
+            if line.strip():
+                yield line
+
+    async def _begin(self, line: bytes) -> "asyncio.Task[None] | None":
+        """Answer a request without id here; start one with an id and return its task."""
+        request_id: Any = None
+        try:
+            fields = decode(line)
+            request_id = _echoable(fields.get("id"))
+            request = parse_request(self._connection.surface, fields)
+        except HiveError as error:
+            await self._channel.put(_refusal(request_id, error))
+            return None
+        await self._slots.acquire()
+        answering = asyncio.create_task(self._answer(request), name=f"op-{request.op}")
+        answering.add_done_callback(lambda _: self._slots.release())
+        if request.id is not None:
+            return answering
+        try:
+            await answering
+        except asyncio.CancelledError:
+            answering.cancel()
+            raise
+        return None
+
+    async def _answer(self, request: Request[Any]) -> None:
+        try:
+            answer = await self._handler(request, self._connection)
+            if isinstance(answer, Model):
+                reply = _reply(request.id, "result", answer)
+            else:
+                reply = await self._stream(request, answer)
+        except HiveError as error:
+            reply = _refusal(request.id, error)
+        except (ConnectionError, asyncio.CancelledError):
+            raise
+        except Exception:
+            log.exception("op %s on the %s socket failed", request.op, self._connection.surface)
+            reply = _refusal(request.id, Internal())
+        with contextlib.suppress(ConnectionError):
+            await self._channel.put(reply)
+
+    async def _stream(self, request: Request[Any], items: AsyncIterator[Model]) -> dict[str, Any]:
+        """Send every item but the last as `item`; the last one is the result."""
+        last: Model | None = None
+        async for item in items:
+            if isinstance(item, request.result):
+                last = item
+                continue
+            await self._channel.put(_reply(request.id, "item", item))
+        return _reply(request.id, "result", last or request.result.model_construct())
+
+
+def _echoable(request_id: Any) -> Any:
+    return request_id if isinstance(request_id, str | int) and not isinstance(request_id, bool) else None
+
+
+def _reply(request_id: Any, kind: str, value: Model) -> dict[str, Any]:
+    reply = {"ok": True, kind: value.model_dump(mode="json")}
+    return reply if request_id is None else {"id": request_id, **reply}
+
+
+def _refusal(request_id: Any, error: HiveError) -> dict[str, Any]:
+    body = {"code": str(error.code), "message": error.message}
+    if error.field:
+        body["field"] = error.field
+    reply = {"ok": False, "error": body}
+    return reply if request_id is None else {"id": request_id, **reply}

@@ -1,0 +1,692 @@
+"""Typed requests and replies of the three surfaces (SPEC section 4).
+
+One JSON object a line. A request is `{"op": …, "id"?: …, …fields}`; a reply is
+`{"id"?: …, "ok": true, "result": {…}}` or `{"id"?: …, "ok": false, "error": {"code", "message",
+"field"?}}`. An operation that follows something sends `{"id"?: …, "ok": true, "item": {…}}` lines
+until its final `result`.
+
+Sender, agent and host are never fields: they are what socket the request came in by.
+"""
+
+import json
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from hive_shared.errors import BadRequest, BodyTooLarge, Forbidden, UnknownOp
+
+LINE_MAX_BYTES = 1024 * 1024
+BODY_MAX_BYTES = 256 * 1024
+BATCH_MAX_BYTES = 900 * 1024  # of encoded messages in one reply, so that the line stays under its limit
+RECV_WAIT_DEFAULT_SECONDS = 30.0
+RECV_WAIT_MAX_SECONDS = 180.0
+RECV_MAX_MESSAGES = 100
+TEXT_MAX_CHARACTERS = 4096  # notes, questions, options: what a person reads on one card
+
+MessageId = Annotated[int, Field(ge=1, le=2**63 - 1)]
+RequestId = str | int
+
+
+class Surface(StrEnum):
+    """The three kinds of socket; which one you can open is who you are."""
+
+    AGENT = "agent"
+    MANAGER = "manager"
+    HOST = "host"
+
+
+class Model(BaseModel):
+    """A value on the wire."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Empty(Model):
+    """The result of an operation that has nothing to tell."""
+
+
+# --- values -----------------------------------------------------------------
+
+
+class Message(Model):
+    """One message as its recipient, or the operator, sees it."""
+
+    id: int
+    sender: str
+    to: str
+    body: str
+    sent_at_ms: int
+    in_reply_to: int | None = None
+    broadcast: bool = False
+    redelivered: bool = False
+
+
+class AgentState(StrEnum):
+    """What core knows of an agent's container."""
+
+    STOPPED = "stopped"
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    REBUILDING = "rebuilding"
+    CREATING = "creating"
+    DESTROYING = "destroying"
+    CRASHED = "crashed"
+    TOMBSTONE = "tombstone"
+
+
+class Badge(StrEnum):
+    """What a harness says it is doing (SPEC section 11, state badge)."""
+
+    OFFLINE = "offline"
+    IDLE = "idle"
+    THINKING = "thinking"
+    COMPACTING = "compacting"
+    RATE_LIMITED = "rate_limited"
+    NEEDS_LOGIN = "needs_login"
+
+
+class HarnessReport(Model):
+    """What a harness last said about itself; about itself alone, so it is shown, never trusted."""
+
+    badge: Badge = Badge.OFFLINE
+    since_ms: int = 0
+    backend: str = ""
+    model: str = ""
+    note: str = ""
+    resumes_at_ms: int | None = None
+
+
+class Peer(Model):
+    """Another agent, as agents may know it."""
+
+    name: str
+    role: Literal["manager", "agent"]
+    running: bool
+
+
+class AgentView(Model):
+    """One agent as the operator and the manager see it."""
+
+    name: str
+    role: Literal["manager", "agent"]
+    container: str
+    host: str
+    port: int
+    state: AgentState
+    since_ms: int
+    isolation: str = ""
+    needs_update: bool = False
+    pid: int | None = None
+    restarts: int = 0
+    unread: int = 0
+    note: str = ""
+    report: HarnessReport = HarnessReport()
+    state_bytes: int | None = None
+    has_credentials: bool = False
+
+
+class ApprovalKind(StrEnum):
+    SPAWN = "spawn"
+    APPLY_COMMIT = "apply_commit"
+
+
+class ApprovalStatus(StrEnum):
+    PENDING = "pending"
+    APPROVED = "approved"
+    BUILDING = "building"
+    DEPLOYED = "deployed"
+    FAILED = "failed"
+    DENIED = "denied"
+
+
+class ApprovalView(Model):
+    """One approval, pending or resolved."""
+
+    id: int
+    kind: ApprovalKind
+    agent: str
+    status: ApprovalStatus
+    requested_by: str
+    requested_at_ms: int
+    resolved_by: str | None = None
+    resolved_at_ms: int | None = None
+    commit: str | None = None
+    note: str = ""
+    step: str = ""
+    revives: bool = False
+
+
+class QuestionView(Model):
+    """One question to the operator; open while `answer` is None."""
+
+    id: int
+    asker: str
+    question: str
+    options: list[str]
+    multi: bool
+    asked_at_ms: int
+    answer: str | None = None
+    answered_at_ms: int | None = None
+    answered_by: str | None = None
+
+
+class AuditEntry(Model):
+    """Who did what, when, and how it ended."""
+
+    id: int
+    at_ms: int
+    principal: str
+    action: str
+    subject: str
+    outcome: str
+    detail: str = ""
+
+
+# --- results ----------------------------------------------------------------
+
+
+class Sent(Model):
+    """The ids under which the message was committed: one, or one a recipient for a broadcast."""
+
+    ids: list[int]
+
+
+class Received(Model):
+    """Messages now leased to this connection, oldest first; `unread` counts what is left."""
+
+    messages: list[Message]
+    unread: int
+
+
+class Acked(Model):
+    """How many messages this call took out of the inbox; those acked before do not count."""
+
+    acked: int
+
+
+class Standing(Model):
+    """Who I am, what waits for me, and who else is here."""
+
+    me: str
+    role: Literal["manager", "agent"]
+    unread: int
+    peers: list[Peer]
+    operator_pronouns: str
+
+
+class QuestionAsked(Model):
+    question_id: int
+
+
+class ReminderSet(Model):
+    reminder_id: int
+    due_at_ms: int
+
+
+class ApprovalAsked(Model):
+    """The approval that now waits for the operator; `existing` if the same request was made before."""
+
+    approval: ApprovalView
+    existing: bool = False
+
+
+class AgentList(Model):
+    agents: list[AgentView]
+
+
+class AgentDone(Model):
+    """The agent after what was asked of it."""
+
+    agent: AgentView | None
+    note: str = ""
+
+
+class LogLines(Model):
+    lines: list[str]
+
+
+class ApprovalList(Model):
+    approvals: list[ApprovalView]
+
+
+class QuestionList(Model):
+    questions: list[QuestionView]
+
+
+class MessageList(Model):
+    messages: list[Message]
+
+
+class HiveStatus(Model):
+    """The daemon about itself."""
+
+    version: str
+    host: str
+    pid: int
+    started_at_ms: int
+    dashboard_url: str
+    runtime: str
+    isolation: str
+    limits: str
+    backend: str
+    state_root: str
+    run_root: str
+    agents: int
+    running: int
+    pending_approvals: int
+    open_questions: int
+    operator_unread: int
+    store: str
+
+
+class LoginUrl(Model):
+    """Works once, until `expires_at_ms`."""
+
+    url: str
+    code: str
+    expires_at_ms: int
+
+
+class SessionView(Model):
+    """A logged-in browser. `id` is not a secret and not the cookie."""
+
+    id: str
+    created_at_ms: int
+    last_seen_ms: int
+    client: str
+
+
+class LoggedOut(Model):
+    sessions: int
+
+
+# --- requests ---------------------------------------------------------------
+
+R_co = TypeVar("R_co", bound=Model, covariant=True)
+
+
+class Request(Model, Generic[R_co]):
+    """One operation. `result` is the type of its reply, `item` of each line it streams before."""
+
+    result: ClassVar[type[Model]] = Empty
+    item: ClassVar[type[Model] | None] = None
+    op: str
+    id: RequestId | None = None
+
+    @field_validator("id", mode="before")
+    @classmethod
+    def _short_id(cls, value: Any) -> Any:
+        if isinstance(value, bool) or (isinstance(value, str) and len(value) > 128):
+            raise ValueError("must be a number or a text of at most 128 characters")
+        return value
+
+
+def _check_body(body: str) -> str:
+    # Surrogates cannot be stored as UTF-8; one bad character must not cost the message.
+    size = len(body.encode("utf-8", "surrogatepass"))
+    if size > BODY_MAX_BYTES or len(json.dumps(body, ensure_ascii=False)) > BATCH_MAX_BYTES * 3 // 4:
+        raise BodyTooLarge(
+            f"body has {size} bytes, the limit is {BODY_MAX_BYTES}; "
+            "write it to a file under /shared and send its path",
+            field="body",
+        )
+    return body.encode("utf-8", "replace").decode()
+
+
+class Send(Request[Sent]):
+    """Deliver `body` to an agent, `operator`, or `*` (every agent but the sender).
+
+    `key` makes a retry safe: the same sender and key are stored once, and the second call
+    answers with the first one's ids.
+    """
+
+    result: ClassVar[type[Model]] = Sent
+    op: Literal["send"] = "send"
+    to: Annotated[str, Field(min_length=1, max_length=64)]
+    body: str
+    in_reply_to: MessageId | None = None
+    key: Annotated[str, Field(min_length=8, max_length=64)] | None = None
+
+    _body = field_validator("body")(_check_body)
+
+
+class Recv(Request[Received]):
+    """Lease up to `max` messages to this connection, waiting up to `wait_seconds` for the first.
+
+    The lease ends with `ack`, or with the connection: then the messages come again, marked
+    `redelivered`. Longer waits than 180 s are cut to that. Without `wait_seconds`: an instant look.
+    """
+
+    result: ClassVar[type[Model]] = Received
+    op: Literal["recv"] = "recv"
+    wait_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    max: Annotated[int, Field(ge=1, le=RECV_MAX_MESSAGES)] = 1
+
+
+class Ack(Request[Acked]):
+    """These messages are done with: they never come again. Others' ids have no effect."""
+
+    result: ClassVar[type[Model]] = Acked
+    op: Literal["ack"] = "ack"
+    ids: Annotated[list[MessageId], Field(max_length=1000)]
+
+
+class Status(Request[Standing]):
+    """Who am I, what is unread, who else is here."""
+
+    result: ClassVar[type[Model]] = Standing
+    op: Literal["status"] = "status"
+
+
+class AskOperator(Request[QuestionAsked]):
+    """Put a question on the operator's dashboard; the answer arrives later as a message."""
+
+    result: ClassVar[type[Model]] = QuestionAsked
+    op: Literal["ask_operator"] = "ask_operator"
+    question: Annotated[str, Field(min_length=1, max_length=TEXT_MAX_CHARACTERS)]
+    options: Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=20)] = []
+    multi: bool = False
+
+
+class Remind(Request[ReminderSet]):
+    """Send `body` to my own inbox in `after_seconds`, or `at` a Unix time in seconds."""
+
+    result: ClassVar[type[Model]] = ReminderSet
+    op: Literal["remind"] = "remind"
+    body: str
+    after_seconds: Annotated[float, Field(ge=0, le=366 * 86400, allow_inf_nan=False)] | None = None
+    at: Annotated[float, Field(ge=0, le=2**40, allow_inf_nan=False)] | None = None
+
+    _body = field_validator("body")(_check_body)
+
+    @model_validator(mode="after")
+    def _one_time(self) -> "Remind":
+        if (self.after_seconds is None) == (self.at is None):
+            raise ValueError("give either after_seconds or at")
+        return self
+
+
+class Report(Request[Empty]):
+    """The harness tells what it is doing, so that the dashboard need not ask."""
+
+    op: Literal["report"] = "report"
+    badge: Badge
+    backend: Annotated[str, Field(max_length=64)] = ""
+    model: Annotated[str, Field(max_length=128)] = ""
+    note: Annotated[str, Field(max_length=500)] = ""
+    resumes_at_ms: int | None = None
+
+
+Name = Annotated[str, Field(min_length=1, max_length=64)]
+Note = Annotated[str, Field(max_length=TEXT_MAX_CHARACTERS)]
+
+
+class RequestSpawn(Request[ApprovalAsked]):
+    """Ask the operator for a new agent (or one revived from its tombstone)."""
+
+    result: ClassVar[type[Model]] = ApprovalAsked
+    op: Literal["request_spawn"] = "request_spawn"
+    name: Name
+    note: Note = ""
+
+
+class Kill(Request[AgentDone]):
+    """Stop an agent's container; its inbox keeps filling."""
+
+    result: ClassVar[type[Model]] = AgentDone
+    op: Literal["kill"] = "kill"
+    name: Name
+
+
+class Start(Request[AgentDone]):
+    result: ClassVar[type[Model]] = AgentDone
+    op: Literal["start"] = "start"
+    name: Name
+
+
+class Restart(Request[AgentDone]):
+    result: ClassVar[type[Model]] = AgentDone
+    op: Literal["restart"] = "restart"
+    name: Name
+
+
+class Update(Request[AgentDone]):
+    """Rebuild an agent from what is already approved."""
+
+    result: ClassVar[type[Model]] = AgentDone
+    op: Literal["update"] = "update"
+    name: Name
+
+
+class RequestApplyCommit(Request[ApprovalAsked]):
+    """Ask the operator to let an agent run this commit of its proposed repository."""
+
+    result: ClassVar[type[Model]] = ApprovalAsked
+    op: Literal["request_apply_commit"] = "request_apply_commit"
+    agent: Name
+    commit_ref: Annotated[str, Field(min_length=1, max_length=256)]
+    note: Note = ""
+
+
+class Agents(Request[AgentList]):
+    result: ClassVar[type[Model]] = AgentList
+    op: Literal["agents"] = "agents"
+
+
+class LogLine(Model):
+    line: str
+
+
+class Logs(Request[LogLines]):
+    """The last `lines` of an agent's console log; with `follow` (host surface only) then each new one."""
+
+    result: ClassVar[type[Model]] = LogLines
+    item: ClassVar[type[Model] | None] = LogLine
+    op: Literal["logs"] = "logs"
+    name: Name
+    lines: Annotated[int, Field(ge=1, le=5000)] = 100
+    follow: bool = False
+
+
+class Spawn(Request[AgentDone]):
+    """The operator creates an agent at once: request and approval in one."""
+
+    result: ClassVar[type[Model]] = AgentDone
+    op: Literal["spawn"] = "spawn"
+    name: Name
+
+
+class Destroy(Request[AgentDone]):
+    """Remove an agent's container and keep its state as a tombstone, or with `purge` remove that too."""
+
+    result: ClassVar[type[Model]] = AgentDone
+    op: Literal["destroy"] = "destroy"
+    name: Name
+    purge: bool = False
+
+
+class ListAgents(Request[AgentList]):
+    """All agents of the hive; with `tombstones` also those destroyed with their state kept."""
+
+    result: ClassVar[type[Model]] = AgentList
+    op: Literal["list"] = "list"
+    tombstones: bool = False
+
+
+class Pending(Request[ApprovalList]):
+    """Approvals that wait; with `all`, also the resolved ones, newest first."""
+
+    result: ClassVar[type[Model]] = ApprovalList
+    op: Literal["pending"] = "pending"
+    all: bool = False
+
+
+class Approve(Request[ApprovalAsked]):
+    """The operator's yes. `commit` is the sha that was on screen; another one is refused (SECURITY 7)."""
+
+    result: ClassVar[type[Model]] = ApprovalAsked
+    op: Literal["approve"] = "approve"
+    approval_id: MessageId
+    commit: Annotated[str, Field(max_length=64)] | None = None
+
+
+class Deny(Request[ApprovalAsked]):
+    result: ClassVar[type[Model]] = ApprovalAsked
+    op: Literal["deny"] = "deny"
+    approval_id: MessageId
+    note: Note = ""
+
+
+class Questions(Request[QuestionList]):
+    result: ClassVar[type[Model]] = QuestionList
+    op: Literal["questions"] = "questions"
+
+
+class Answer(Request[Empty]):
+    op: Literal["answer"] = "answer"
+    question_id: MessageId
+    answer: Annotated[str, Field(min_length=1, max_length=TEXT_MAX_CHARACTERS)]
+
+
+class Inbox(Request[MessageList]):
+    """Messages to the operator, newest last."""
+
+    result: ClassVar[type[Model]] = MessageList
+    op: Literal["inbox"] = "inbox"
+    limit: Annotated[int, Field(ge=1, le=500)] = 50
+
+
+class Messages(Request[MessageList]):
+    """The last messages of the whole hive; with `follow` then each new one, without end."""
+
+    result: ClassVar[type[Model]] = MessageList
+    item: ClassVar[type[Model] | None] = Message
+    op: Literal["messages"] = "messages"
+    limit: Annotated[int, Field(ge=0, le=1000)] = 50
+    follow: bool = False
+
+
+class DaemonStatus(Request[HiveStatus]):
+    result: ClassVar[type[Model]] = HiveStatus
+    op: Literal["status"] = "status"
+
+
+class MakeLoginUrl(Request[LoginUrl]):
+    """A fresh one-time login for the dashboard."""
+
+    result: ClassVar[type[Model]] = LoginUrl
+    op: Literal["login_url"] = "login_url"
+
+
+class LogoutAll(Request[LoggedOut]):
+    result: ClassVar[type[Model]] = LoggedOut
+    op: Literal["logout_all"] = "logout_all"
+
+
+class RebuildAll(Request[AgentList]):
+    """Rebuild every agent that was built from another revision of hyperhive."""
+
+    result: ClassVar[type[Model]] = AgentList
+    op: Literal["update_all"] = "update_all"
+
+
+class Rebuild(Request[AgentDone]):
+    result: ClassVar[type[Model]] = AgentDone
+    op: Literal["rebuild"] = "rebuild"
+    name: Name
+
+
+AnyRequest = Request[Model]
+
+_AGENT: tuple[type[Request[Any]], ...] = (Send, Recv, Ack, Status, AskOperator, Remind, Report)
+_MANAGER: tuple[type[Request[Any]], ...] = (
+    RequestSpawn,
+    Kill,
+    Start,
+    Restart,
+    Update,
+    RequestApplyCommit,
+    Agents,
+    Logs,
+)
+_HOST: tuple[type[Request[Any]], ...] = (
+    Spawn,
+    RequestSpawn,
+    Kill,
+    Start,
+    Restart,
+    Rebuild,
+    RebuildAll,
+    Destroy,
+    ListAgents,
+    Pending,
+    Approve,
+    Deny,
+    Questions,
+    Answer,
+    Send,
+    Inbox,
+    Messages,
+    Logs,
+    DaemonStatus,
+    MakeLoginUrl,
+    LogoutAll,
+)
+
+
+def op_of(request: type[Request[Any]]) -> str:
+    """The name an operation has on the wire."""
+    return str(request.model_fields["op"].default)
+
+
+SURFACES: dict[Surface, dict[str, type[Request[Any]]]] = {
+    Surface.AGENT: {op_of(kind): kind for kind in _AGENT},
+    Surface.MANAGER: {op_of(kind): kind for kind in (*_AGENT, *_MANAGER)},
+    Surface.HOST: {op_of(kind): kind for kind in _HOST},
+}
+
+_EVERY_OP = frozenset(op for ops in SURFACES.values() for op in ops)
+
+
+def parse_request(surface: Surface, fields: dict[str, Any]) -> Request[Any]:
+    """The typed request in one decoded line.
+
+    Raises `BadRequest` naming the first bad field, `UnknownOp`, `BodyTooLarge`, or `Forbidden`
+    for an operation that exists, but on another surface.
+    """
+    op = fields.get("op")
+    if not isinstance(op, str):
+        raise BadRequest("field op: must be a text that names the operation", field="op")
+    kind = SURFACES[surface].get(op)
+    if kind is None and op in _EVERY_OP:
+        raise Forbidden(f"op {op}: not allowed on the {surface} socket", field="op")
+    if kind is None:
+        known = ", ".join(SURFACES[surface])
+        raise UnknownOp(f"op {op[:64]!r}: no such operation; the {surface} socket knows {known}", field="op")
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        raise bad_field(error) from None
+
+
+def bad_field(error: ValidationError) -> BadRequest:
+    """One sentence for the first thing that is wrong, naming the field and not quoting its value."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    field = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    return BadRequest(f"field {field}: {message}" if field else message, field=field or None)
+
+
+def batch(messages: Iterable[Message]) -> list[Message]:
+    """The first of `messages` that fit one reply line together; always at least one, if there is one."""
+    room = BATCH_MAX_BYTES
+    chosen: list[Message] = []
+    for message in messages:
+        room -= len(message.model_dump_json())
+        if chosen and room < 0:
+            break
+        chosen.append(message)
+    return chosen

@@ -1,0 +1,57 @@
+"""What every test shares: the event loop, and how a missing tool is told."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def need(condition: object, reason: str) -> None:
+    """Skip with `reason` on a user's machine; in CI (`HIVE_REQUIRE_ALL=1`) a missing tool is a failure."""
+    if condition:
+        return
+    if os.environ.get("HIVE_REQUIRE_ALL") == "1":
+        pytest.fail(f"HIVE_REQUIRE_ALL is set, but {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+def find_claude() -> Path | None:
+    """The Claude Code CLI: `HIVE_CLAUDE`, the project's own (`make claude`), or the one on PATH."""
+    named = os.environ.get("HIVE_CLAUDE")
+    local = PROJECT / ".claude-cli" / "claude"
+    for candidate in (named, str(local), shutil.which("claude")):
+        if candidate and Path(candidate).exists():
+            return Path(candidate).resolve()
+    return None
+
+
+@pytest.fixture(scope="session")
+def claude_cli() -> Path:
+    path = find_claude()
+    need(path, "the Claude Code CLI is not installed; run `make claude`")
+    assert path is not None
+    return path
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    path = os.environ.get("HIVE_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    need(path, "no Chromium found; install the package `chromium` or set HIVE_CHROMIUM")
+    assert path is not None
+    return path
+
+
+@pytest.fixture(scope="session")
+def bubblewrap() -> str:
+    path = shutil.which("bwrap")
+    need(path, "bubblewrap is not installed; install the package `bubblewrap`")
+    assert path is not None
+    return path
