@@ -1,0 +1,1 @@
+"""What thinks in a turn: one interface (`base`), and one module for each kind of backend (SPEC section 9)."""
