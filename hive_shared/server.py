@@ -25,6 +25,9 @@ from hive_shared.wire import LINE_MAX_BYTES, Model, Request, Surface, parse_requ
 
 log = logging.getLogger(__name__)
 
+DISCARD_MAX_BYTES = 8 * LINE_MAX_BYTES
+DISCARD_SECONDS = 1.0
+
 _connection_numbers = count(1)
 
 
@@ -112,7 +115,7 @@ class SurfaceServer:
         finally:
             for callback in connection.on_close:
                 callback()
-            writer.transport.abort() if channel.broken else writer.close()
+            writer.close()
 
 
 class ReplyTooLong(HiveError):
@@ -142,6 +145,7 @@ class _Channel:
                     await self._writer.drain()
             except (TimeoutError, ConnectionError):
                 self.broken = True
+                self._writer.transport.abort()  # ends the reading side too, and so the connection
                 raise ConnectionResetError from None
 
 
@@ -175,6 +179,7 @@ class _Conversation:
                 line = await read_line(reader, finish_within_seconds=self._limits.line_seconds)
             except (LineTooLong, TimedOut) as error:
                 await self._channel.put(_refusal(None, error))
+                await _discard(reader)
                 return
             if line is None:
                 return
@@ -212,8 +217,8 @@ class _Conversation:
                 reply = await self._stream(request, answer)
         except HiveError as error:
             reply = _refusal(request.id, error)
-        except (ConnectionError, asyncio.CancelledError):
-            raise
+        except ConnectionError:
+            return  # the peer went away in the middle of a stream
         except Exception:
             log.exception("op %s on the %s socket failed", request.op, self._connection.surface)
             reply = _refusal(request.id, Internal())
@@ -229,6 +234,15 @@ class _Conversation:
                 continue
             await self._channel.put(_reply(request.id, "item", item))
         return _reply(request.id, "result", last or request.result.model_construct())
+
+
+async def _discard(reader: asyncio.StreamReader) -> None:
+    """Read on for a moment: closing with unread input would destroy the refusal on its way out."""
+    left_bytes = DISCARD_MAX_BYTES
+    with contextlib.suppress(TimeoutError, ConnectionError):
+        async with asyncio.timeout(DISCARD_SECONDS):
+            while left_bytes > 0 and (chunk := await reader.read(2**16)):
+                left_bytes -= len(chunk)
 
 
 def _echoable(request_id: Any) -> Any:
