@@ -1,0 +1,68 @@
+# Two commands do everything: `make up` starts a hive here, `make test` tests it.
+# Everything is installed under this directory: .venv, .claude-cli, .hive.
+
+PYTHON ?= python3
+HIVE_ROOT ?= .hive
+SERVE_FLAGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+LOCKS := .ci/locks
+RUN_STAMP := $(VENV)/.installed-run
+DEV_STAMP := $(VENV)/.installed-dev
+CLAUDE := .claude-cli/claude
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+
+.PHONY: up test claude lint lock clean help
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/'
+
+up: $(RUN_STAMP) ## install what is missing, start the hive under ./.hive, print the login URL
+	@exec $(BIN)/hive-c0re --root $(HIVE_ROOT) serve $(SERVE_FLAGS)
+
+test: $(DEV_STAMP) ## the whole test suite; what this machine cannot run is skipped with a reason
+	@$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+claude: $(CLAUDE) ## optional: install the Claude Code CLI from npm under this directory
+
+lint: $(DEV_STAMP) ## ruff and strict types
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+$(BIN)/python:
+	@echo "1/3 creating the environment in $(VENV)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "hyperhive needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) --version 2>&1). Set PYTHON=… to another one." >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+	  { rm -rf $(VENV); echo "creating the environment failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+
+$(RUN_STAMP): $(LOCKS)/run.txt pyproject.toml | $(BIN)/python
+	@echo "2/3 installing $$(grep -c '==' $(LOCKS)/run.txt) locked packages, hashes checked (half a minute the first time)"
+	@$(PIP) install --require-hashes --only-binary :all: -r $(LOCKS)/run.txt
+	@echo "3/3 installing hyperhive itself"
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(DEV_STAMP): $(LOCKS)/dev.txt $(RUN_STAMP)
+	@echo "installing the tools for tests"
+	@$(PIP) install --require-hashes --only-binary :all: -r $(LOCKS)/dev.txt
+	@touch $@
+
+$(CLAUDE): $(LOCKS)/claude/package-lock.json
+	@command -v npm >/dev/null || { echo "the Claude Code CLI comes from npm: install nodejs and npm first" >&2; exit 1; }
+	@mkdir -p .claude-cli && cp $(LOCKS)/claude/package.json $(LOCKS)/claude/package-lock.json .claude-cli/
+	@echo "installing the Claude Code CLI from npm (about 235 MB)"
+	@cd .claude-cli && npm ci --silent --ignore-scripts --no-audit --no-fund
+	@cd .claude-cli && ln -sf $$(ls -d node_modules/@anthropic-ai/claude-code-*/claude | head -1) claude
+	@touch $(CLAUDE) && $(CLAUDE) --version
+
+lock: $(DEV_STAMP) ## renew the lock files (needs the package indexes; review the difference)
+	@$(PIP) install pip-tools
+	@cd $(LOCKS) && for set in run dev; do \
+	  ../../$(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras \
+	    --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header --no-annotate \
+	    $$(test $$set = dev && echo --extra dev) --output-file $$set.txt ../../pyproject.toml build.in; done
+	@cd $(LOCKS)/claude && npm install --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved
+
+clean: ## remove what make installed; the hive's state in .hive stays
+	@rm -rf $(VENV) .claude-cli
