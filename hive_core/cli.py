@@ -1,0 +1,389 @@
+"""`hive-c0re`: the operator's command line (SPEC section 13).
+
+Thin: parse, call the host socket, print. Nothing is decided here and no database is opened; what
+starts the daemon imports it only then, so that `hive-c0re list` stays quick.
+"""
+
+import asyncio
+import sys
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from hive_core import cli_output
+from hive_core.cli_command import (
+    PROGRESS_SECONDS,
+    ExitCode,
+    Failed,
+    Hive,
+    SharedOptions,
+    UsageProblem,
+    command,
+    shared_options,
+)
+from hive_core.cli_target import BadConfiguration
+from hive_shared import wire
+from hive_shared.client import Client, call_once
+from hive_shared.errors import BodyTooLarge, HiveError, NotFound
+
+PROGRAM = "hive-c0re"
+COMPLETION_SECONDS = 1.0  # a shell waits for this on every press of Tab
+
+app = typer.Typer(
+    name=PROGRAM,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+shared_options(
+    app,
+    "Run and steer a hive of coding agents. Options below may also follow the command. "
+    "Begin with `hive-c0re serve`; `hive-c0re doctor` says what this machine lacks.",
+)
+
+_LOOKING = "Look"
+_TALKING = "Talk"
+_APPROVING = "Approve"
+_AGENTS = "Agents"
+_DAEMON = "Daemon and machine"
+
+
+def _command(name: str, panel: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return command(app, name, panel)
+
+
+def _agent_names(context: typer.Context, incomplete: str) -> list[str]:
+    """Names for completion; nothing at all when the daemon does not answer at once."""
+    given = {**(context.parent.params if context.parent else {}), **context.params}
+    options = SharedOptions(root=given.get("shared_root"), socket=given.get("shared_socket"))
+    try:
+        listing = call_once(options.target().socket, wire.ListAgents(tombstones=True))
+        agents = asyncio.run(asyncio.wait_for(listing, COMPLETION_SECONDS)).agents
+    except (HiveError, BadConfiguration, TimeoutError):
+        return []
+    return [agent.name for agent in agents if agent.name.startswith(incomplete)]
+
+
+AgentName = Annotated[
+    str, typer.Argument(metavar="NAME", autocompletion=_agent_names, help="The agent's name.")
+]
+NewName = Annotated[
+    str, typer.Argument(metavar="NAME", help="A new name: a-z, 0-9 and hyphens, at most 9 characters.")
+]
+Note = Annotated[str, typer.Option("--note", metavar="TEXT", help="Why; kept with the approval.")]
+
+
+# --- looking ----------------------------------------------------------------
+
+
+@_command("status", _LOOKING)
+def status(hive: Hive) -> None:
+    """Show what the daemon runs on, and what waits for you."""
+    hive.show(wire.DaemonStatus(), cli_output.status)
+
+
+@_command("url", _DAEMON)
+def url(hive: Hive) -> None:
+    """Print a fresh address that logs a browser in to the dashboard. It works once, for ten minutes."""
+    hive.show(wire.MakeLoginUrl(), cli_output.login_url)
+
+
+@_command("list", _LOOKING)
+def list_agents(
+    hive: Hive,
+    tombstones: Annotated[
+        bool, typer.Option("--all", "-a", help="Also destroyed agents whose state is kept.")
+    ] = False,
+) -> None:
+    """List the agents."""
+    hive.show(wire.ListAgents(tombstones=tombstones), cli_output.agents)
+
+
+@_command("logs", _LOOKING)
+def logs(
+    hive: Hive,
+    name: AgentName,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with each new line.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=5000, help="How many lines back.")] = 100,
+) -> None:
+    """Show the console log of an agent's container."""
+    request = wire.Logs(name=name, lines=lines, follow=follow)
+    if follow:
+        hive.follow(request, cli_output.log_line)
+    else:
+        hive.show(request, cli_output.log_lines)
+
+
+# --- messages and questions -------------------------------------------------
+
+
+@_command("send", _TALKING)
+def send(
+    hive: Hive,
+    to: Annotated[
+        str,
+        typer.Argument(metavar="TO", autocompletion=_agent_names, help="An agent, or '*' for every agent."),
+    ],
+    text: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[TEXT]", help="The message; '-' or nothing reads standard input."),
+    ] = None,
+    in_reply_to: Annotated[
+        int | None, typer.Option("--in-reply-to", metavar="ID", min=1, help="The message this answers.")
+    ] = None,
+) -> None:
+    """Send a message to an agent as the operator."""
+    body = _text_or_input(text)
+    hive.show(wire.Send(to=to, body=body, in_reply_to=in_reply_to), cli_output.sent)
+
+
+@_command("inbox", _TALKING)
+def inbox(
+    hive: Hive,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=500, help="How many of the newest.")] = 50,
+) -> None:
+    """Show the messages that agents sent to you, the newest last."""
+    hive.show(wire.Inbox(limit=limit), cli_output.messages)
+
+
+@_command("messages", _TALKING)
+def messages(
+    hive: Hive,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with each new message.")] = False,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=0, max=1000, help="How many of the newest.")
+    ] = 50,
+) -> None:
+    """Show what is said in the hive, the newest last."""
+    request = wire.Messages(limit=limit, follow=follow)
+    if follow:
+        hive.follow(request, cli_output.message)
+    else:
+        hive.show(request, cli_output.messages)
+
+
+@_command("questions", _TALKING)
+def questions(hive: Hive) -> None:
+    """Show the questions that agents asked you and that are open."""
+    hive.show(wire.Questions(), cli_output.questions)
+
+
+@_command("answer", _TALKING)
+def answer(
+    hive: Hive,
+    question_id: Annotated[
+        int, typer.Argument(metavar="ID", min=1, help="The number that `questions` shows.")
+    ],
+    text: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[TEXT]", help="The answer; '-' or nothing reads standard input."),
+    ] = None,
+) -> None:
+    """Answer a question; the agent gets it as a message."""
+    request = wire.Answer(question_id=question_id, answer=_text_or_input(text))
+    hive.show(request, cli_output.done(f"question {question_id} answered"))
+
+
+def _text_or_input(words: list[str] | None) -> str:
+    text = " ".join(words or ["-"])
+    if text == "-":
+        text = _read_input()
+    if not text.strip():
+        raise UsageProblem("there is no text; give it after the name, or on standard input")
+    return text
+
+
+def _read_input() -> str:
+    if sys.stdin.isatty():
+        cli_output.tell("write the text, then press Ctrl-D on a line of its own")
+    data = sys.stdin.buffer.read(wire.BODY_MAX_BYTES + 2)
+    if len(data) > wire.BODY_MAX_BYTES + 1:
+        raise BodyTooLarge
+    return data.decode("utf-8", "replace").removesuffix("\n")
+
+
+# --- approvals --------------------------------------------------------------
+
+
+@_command("pending", _APPROVING)
+def pending(
+    hive: Hive,
+    every: Annotated[bool, typer.Option("--all", "-a", help="Also those that are resolved.")] = False,
+) -> None:
+    """List the approvals that wait for your decision."""
+    hive.show(wire.Pending(all=every), cli_output.approvals)
+
+
+ApprovalId = Annotated[int, typer.Argument(metavar="ID", min=1, help="The number that `pending` shows.")]
+
+
+@_command("approve", _APPROVING)
+def approve(
+    hive: Hive,
+    approval_id: ApprovalId,
+    commit: Annotated[
+        str | None,
+        typer.Option("--commit", metavar="SHA", help="Only if this is still the commit to be approved."),
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Wait until it is built and running.")
+    ] = True,
+) -> None:
+    """Say yes to an approval, and wait until it is carried out. Exits with 1 if that fails."""
+    request = wire.Approve(approval_id=approval_id, commit=commit)
+    result = hive.talk(lambda client: _approve(client, request, wait=wait))
+    hive.print(result, cli_output.approval_asked)
+    if result.approval.status is wire.ApprovalStatus.FAILED:
+        raise Failed(f"approval {approval_id} failed: {result.approval.note or 'see the log of the daemon'}")
+
+
+async def _approve(client: Client, request: wire.Approve, *, wait: bool) -> wire.ApprovalAsked:
+    """Approve; with `wait`, follow it until it is deployed or has failed, telling each step."""
+    asked = await client.call(request)
+    told = ""
+    while wait and asked.approval.status in (wire.ApprovalStatus.APPROVED, wire.ApprovalStatus.BUILDING):
+        approval = asked.approval
+        step = f"{approval.agent}: {approval.step or approval.status}"
+        if step != told:
+            cli_output.tell(step)
+            told = step
+        await asyncio.sleep(PROGRESS_SECONDS)
+        asked = asked.model_copy(update={"approval": await _look_up(client, approval.id)})
+    return asked
+
+
+async def _look_up(client: Client, approval_id: int) -> wire.ApprovalView:
+    for approval in (await client.call(wire.Pending(all=True))).approvals:
+        if approval.id == approval_id:
+            return approval
+    raise NotFound(f"approval {approval_id} is no longer listed; see `{PROGRAM} list` for what became of it")
+
+
+@_command("deny", _APPROVING)
+def deny(hive: Hive, approval_id: ApprovalId, note: Note = "") -> None:
+    """Say no to an approval."""
+    hive.show(wire.Deny(approval_id=approval_id, note=note), cli_output.approval_asked)
+
+
+@_command("request-spawn", _APPROVING)
+def request_spawn(hive: Hive, name: NewName, note: Note = "") -> None:
+    """Ask for a new agent; it waits for approval as a request of the manager would."""
+    hive.show(wire.RequestSpawn(name=name, note=note), cli_output.approval_asked)
+
+
+# --- life and death of agents -----------------------------------------------
+
+
+@_command("spawn", _AGENTS)
+def spawn(hive: Hive, name: NewName) -> None:
+    """Create an agent at once: request and approval in one."""
+    hive.show_progress(wire.Spawn(name=name), name, cli_output.agent_done)
+
+
+@_command("start", _AGENTS)
+def start(hive: Hive, name: AgentName) -> None:
+    """Start an agent's container."""
+    hive.show_progress(wire.Start(name=name), name, cli_output.agent_done)
+
+
+@_command("kill", _AGENTS)
+def kill(hive: Hive, name: AgentName) -> None:
+    """Stop an agent's container. Its inbox keeps filling; `start` brings it back."""
+    hive.show_progress(wire.Kill(name=name), name, cli_output.agent_done)
+
+
+@_command("restart", _AGENTS)
+def restart(hive: Hive, name: AgentName) -> None:
+    """Stop and start an agent's container."""
+    hive.show_progress(wire.Restart(name=name), name, cli_output.agent_done)
+
+
+@_command("rebuild", _AGENTS)
+def rebuild(hive: Hive, name: AgentName) -> None:
+    """Build an agent's container again from what is approved, and restart it."""
+    hive.show_progress(wire.Rebuild(name=name), name, cli_output.agent_done)
+
+
+@_command("update-all", _AGENTS)
+def update_all(hive: Hive) -> None:
+    """Rebuild every agent that was built from another revision of hyperhive."""
+    hive.show(wire.RebuildAll(), cli_output.agents)
+
+
+@_command("revive", _AGENTS)
+def revive(hive: Hive, name: AgentName) -> None:
+    """Bring back a destroyed agent with the state that was kept."""
+    _require_tombstone(hive, name)
+    hive.show_progress(wire.Spawn(name=name), name, cli_output.agent_done)
+
+
+def _require_tombstone(hive: Hive, name: str) -> None:
+    agents = hive.ask(wire.ListAgents(tombstones=True)).agents
+    kept = [agent.name for agent in agents if agent.state is wire.AgentState.TOMBSTONE]
+    if name not in kept:
+        known = f"kept are {', '.join(kept)}" if kept else "no agent's state is kept"
+        raise NotFound(
+            f"agent {name}: there is nothing to revive; {known}; `{PROGRAM} spawn {name}` creates a new one"
+        )
+
+
+@_command("destroy", _AGENTS)
+def destroy(
+    hive: Hive,
+    name: AgentName,
+    purge: Annotated[
+        bool, typer.Option("--purge", help="Remove its state and credentials too, for good.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; a purge asks all the same.")] = False,
+) -> None:
+    """Remove an agent's container. Its state is kept for `revive`, unless --purge.
+
+    A purge asks for the agent's name; a script gives it on standard input.
+    """
+    if purge:
+        _must_type(
+            f"This removes {name} with all its state and credentials, for good. Type its name to go on: ",
+            name,
+        )
+    elif not yes:
+        _must_type(f"Destroy {name}? Its state is kept. Type yes to go on: ", "yes")
+    hive.show_progress(wire.Destroy(name=name, purge=purge), name, cli_output.agent_done)
+
+
+def _must_type(question: str, wanted: str) -> None:
+    sys.stderr.write(question)
+    sys.stderr.flush()
+    typed = sys.stdin.readline().strip()
+    if not sys.stdin.isatty():
+        sys.stderr.write("\n")
+    if typed != wanted:
+        raise Failed(f"nothing was removed: {wanted!r} was not typed")
+
+
+# --- the daemon and this machine --------------------------------------------
+
+
+@_command("logout-all", _DAEMON)
+def logout_all(hive: Hive) -> None:
+    """End every browser session of the dashboard."""
+    hive.show(wire.LogoutAll(), cli_output.logged_out)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the program and exit; never with a traceback for what a person typed."""
+    cli_output.prepare_streams()
+    try:
+        code = app(arguments, prog_name=PROGRAM, standalone_mode=False)
+    except typer.Abort:
+        code = ExitCode.INTERRUPTED
+    except typer.TyperException as error:
+        code = ExitCode.USAGE
+        what = " ".join(error.format_message().split()).removesuffix(".")
+        if what:  # without arguments at all, the help was printed instead
+            cli_output.tell(f"error: {what}; see `{PROGRAM} --help`")
+    sys.exit(code or ExitCode.OK)
+
+
+if __name__ == "__main__":
+    main()

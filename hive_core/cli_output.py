@@ -1,0 +1,362 @@
+"""What the CLI prints: JSON as it came off the wire, or tables for people.
+
+Everything goes through one place that neutralises what agents wrote (`terminal_text`) and that is
+quiet when the reader of a pipe has gone. Rich is imported only when a table is drawn.
+"""
+
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from io import StringIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+from hive_core.terminal_text import clean, clean_line, dump_json
+from hive_shared import wire
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_PIPE_WIDTH = 10_000  # characters: a table in a pipe is never folded, so that grep and cut work
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+_STATE_STYLES = {
+    "running": "green",
+    "idle": "green",
+    "deployed": "green",
+    "thinking": "magenta",
+    "crashed": "bold red",
+    "failed": "bold red",
+    "needs_login": "yellow",
+    "rate_limited": "yellow",
+    "pending": "yellow",
+    "stopped": "dim",
+    "tombstone": "dim",
+    "denied": "dim",
+    "offline": "dim",
+}
+
+
+class ReaderGone(Exception):
+    """Whoever read our output has closed it (`hive-c0re messages | head`)."""
+
+
+def put(text: str, stream: TextIO | None = None) -> None:
+    """Write `text` and a newline at once; raises `ReaderGone`."""
+    out = stream or sys.stdout
+    try:
+        out.write(text + "\n")
+        out.flush()
+    except BrokenPipeError:
+        raise ReaderGone from None
+
+
+def tell(text: str) -> None:
+    """A remark beside the result: progress, hints, errors. On stderr, so that results can be piped."""
+    try:
+        put(clean(text), sys.stderr)
+    except ReaderGone:
+        return
+
+
+def silence_output() -> None:
+    """Send what is left to nowhere: the interpreter flushes at exit and would complain."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+def prepare_streams() -> None:
+    """A terminal that is not UTF-8 gets `\\u2192` for `→` instead of a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+
+
+def put_json(value: wire.Model | dict[str, Any]) -> None:
+    """The result of an operation, as it is on the wire, over several lines."""
+    put(dump_json(_plain(value), indent=2))
+
+
+def put_json_line(value: wire.Model | dict[str, Any]) -> None:
+    """One item of something followed, on one line."""
+    put(dump_json(_plain(value)))
+
+
+def _plain(value: wire.Model | dict[str, Any]) -> Any:
+    return value.model_dump(mode="json") if isinstance(value, wire.Model) else value
+
+
+# --- tables -----------------------------------------------------------------
+
+
+def put_table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
+    """A borderless table; `empty` says what to do when there is nothing to show."""
+    from rich.table import Table
+
+    table = Table(
+        box=None, pad_edge=False, show_header=True, header_style="bold magenta", padding=(0, 2, 0, 0)
+    )
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    if table.row_count == 0:
+        tell(empty)
+        return
+    put_rich(table)
+
+
+def put_fields(fields: Iterable[tuple[str, object]]) -> None:
+    """One thing, a line for each of its fields."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="magenta", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in fields:
+        table.add_row(name, _cell(value))
+    put_rich(table)
+
+
+def put_rich(renderable: "RenderableType") -> None:
+    """Draw to a text first: Rich would end the program itself when a pipe breaks."""
+    from rich.console import Console
+
+    on_terminal = sys.stdout.isatty()
+    drawn = StringIO()
+    console = Console(
+        file=drawn,
+        force_terminal=on_terminal,
+        no_color=None if on_terminal else True,
+        width=None if on_terminal else _PIPE_WIDTH,
+        markup=False,
+        emoji=False,
+        highlight=False,
+    )
+    console.print(renderable)
+    put("\n".join(line.rstrip() for line in drawn.getvalue().rstrip("\n").split("\n")))
+
+
+def _cell(value: object) -> "RenderableType":
+    from rich.text import Text
+
+    text = clean_line(str(value))
+    return Text(text, style=_STATE_STYLES.get(text.split(" ")[0], ""))
+
+
+# --- what each result looks like --------------------------------------------
+
+
+def agents(result: wire.AgentList) -> None:
+    put_table(
+        ("AGENT", "ROLE", "STATE", "DOING", "SINCE", "UNREAD", "PORT", "CONTAINER", "NOTES"),
+        [_agent_row(agent) for agent in result.agents],
+        empty="no agents; create one with `hive-c0re spawn NAME`",
+    )
+
+
+def _agent_row(agent: wire.AgentView) -> tuple[object, ...]:
+    running = agent.state is wire.AgentState.RUNNING
+    doing = agent.report.badge if running else ""
+    since = agent.report.since_ms if running and agent.report.since_ms else agent.since_ms
+    return (
+        agent.name,
+        agent.role,
+        agent.state,
+        doing,
+        age(since),
+        agent.unread or "",
+        agent.port,
+        f"{agent.container} ({agent.isolation})" if agent.isolation else agent.container,
+        "; ".join(_agent_notes(agent)),
+    )
+
+
+def _agent_notes(agent: wire.AgentView) -> list[str]:
+    notes = []
+    if agent.report.backend:
+        notes.append(" ".join(filter(None, (agent.report.backend, agent.report.model))))
+    if agent.needs_update:
+        notes.append("needs update")
+    if agent.restarts:
+        notes.append(f"restarted {agent.restarts} times")
+    if agent.state_bytes is not None:
+        notes.append(f"{size(agent.state_bytes)} kept")
+    notes += filter(None, (agent.note, agent.report.note))
+    return notes
+
+
+def agent_done(result: wire.AgentDone) -> None:
+    if result.agent is None:
+        put(clean(result.note or "done"))
+        return
+    words = f"{result.agent.name}: {result.agent.state}"
+    put(clean(f"{words}; {result.note}" if result.note else words))
+
+
+def approvals(result: wire.ApprovalList) -> None:
+    put_table(
+        ("ID", "KIND", "AGENT", "STATUS", "REQUESTED BY", "WHEN", "COMMIT", "NOTE"),
+        [_approval_row(approval) for approval in result.approvals],
+        empty="nothing waits for approval",
+    )
+
+
+def _approval_row(approval: wire.ApprovalView) -> tuple[object, ...]:
+    status = f"{approval.status} ({approval.step})" if approval.step else str(approval.status)
+    kind = f"{approval.kind} (revives)" if approval.revives else str(approval.kind)
+    when = moment(approval.resolved_at_ms or approval.requested_at_ms)
+    by = (
+        f"{approval.requested_by}, resolved by {approval.resolved_by}"
+        if approval.resolved_by
+        else approval.requested_by
+    )
+    return approval.id, kind, approval.agent, status, by, when, approval.commit or "", approval.note
+
+
+def approval_asked(result: wire.ApprovalAsked) -> None:
+    approval = result.approval
+    words = f"approval {approval.id} ({approval.kind} {approval.agent}): {approval.status}"
+    if result.existing:
+        words += "; it was asked for before"
+    if approval.status is wire.ApprovalStatus.PENDING:
+        words += f"; decide with `hive-c0re approve {approval.id}` or `hive-c0re deny {approval.id}`"
+    elif approval.note:
+        words += f"; {approval.note}"
+    put(clean(words))
+
+
+def questions(result: wire.QuestionList) -> None:
+    if not result.questions:
+        tell("no open questions")
+    for question in result.questions:
+        put(_question(question))
+
+
+def _question(question: wire.QuestionView) -> str:
+    lines = [
+        f"#{question.id} {clean_line(question.asker)} asks · {moment(question.asked_at_ms)}",
+        _indented(question.question),
+    ]
+    mark = "[ ]" if question.multi else "-"
+    lines += [f"    {mark} {clean_line(option)}" for option in question.options]
+    if question.answer is not None:
+        lines.append(
+            f"    answered by {clean_line(question.answered_by or '')}: {clean_line(question.answer)}"
+        )
+    return "\n".join(lines)
+
+
+def messages(result: wire.MessageList) -> None:
+    if not result.messages:
+        tell("no messages")
+    for entry in result.messages:
+        message(entry)
+
+
+def message(entry: wire.Message) -> None:
+    """A heading, then the body indented: no body can look like the heading of another message."""
+    to = "everyone" if entry.broadcast else clean_line(entry.to)
+    heading = f"#{entry.id} {clean_line(entry.sender)} → {to} · {moment(entry.sent_at_ms)}"
+    if entry.in_reply_to is not None:
+        heading += f" · in reply to #{entry.in_reply_to}"
+    put(f"{heading}\n{_indented(entry.body)}")
+
+
+def sent(result: wire.Sent) -> None:
+    numbers = ", ".join(f"#{number}" for number in result.ids)
+    put(f"sent as {numbers}" if numbers else "there was nobody to send it to")
+
+
+def log_lines(result: wire.LogLines) -> None:
+    for line in result.lines:
+        log_line(wire.LogLine(line=line))
+
+
+def log_line(entry: wire.LogLine) -> None:
+    """Colours are left out, as they would only be noise; every other escape sequence is shown as such."""
+    put(clean(_COLOUR.sub("", entry.line.rstrip("\r\n"))))
+
+
+def status(result: wire.HiveStatus) -> None:
+    put_fields(
+        [
+            (
+                "hyperhive",
+                f"{result.version} on host {result.host}, pid {result.pid}, up {age(result.started_at_ms)}",
+            ),
+            ("dashboard", f"{result.dashboard_url} (log in with `hive-c0re url`)"),
+            ("agents", f"{result.running} of {result.agents} running"),
+            ("backend", backend_label(result.backend)),
+            ("runtime", f"{result.runtime}, isolation: {result.isolation}, limits: {result.limits}"),
+            ("waiting", _waiting(result)),
+            ("state", result.state_root),
+            ("sockets", result.run_root),
+            ("store", result.store),
+        ]
+    )
+
+
+def _waiting(result: wire.HiveStatus) -> str:
+    return (
+        f"{result.pending_approvals} approvals, {result.open_questions} questions, "
+        f"{result.operator_unread} unread messages"
+    )
+
+
+def backend_label(backend: str) -> str:
+    """`rehearsal` never passes for a model (SPEC section 9)."""
+    return f"{backend} (not a model: it follows plain commands)" if backend == "rehearsal" else backend
+
+
+def login_url(result: wire.LoginUrl) -> None:
+    put(clean(result.url))
+    if sys.stdout.isatty():
+        tell(f"works once, until {moment(result.expires_at_ms)}")
+
+
+def logged_out(result: wire.LoggedOut) -> None:
+    put(f"ended {result.sessions} sessions; log in again with `hive-c0re url`")
+
+
+def done(text: str) -> Callable[[wire.Model], None]:
+    """For operations whose result is empty."""
+    return lambda _: put(clean(text))
+
+
+# --- small words ------------------------------------------------------------
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {line}" for line in clean(text).split("\n"))
+
+
+def moment(at_ms: int) -> str:
+    """Local time; the date only when it is not today's."""
+    at, now = time.localtime(at_ms / 1000), time.localtime()
+    return time.strftime("%H:%M:%S" if at[:3] == now[:3] else "%Y-%m-%d %H:%M:%S", at)
+
+
+def age(since_ms: int, now_ms: int | None = None) -> str:
+    """How long ago, in its largest unit: `42s`, `5m`, `3h`, `2d`; empty for a time that is not known."""
+    if since_ms <= 0:
+        return ""
+    seconds = max(0, (time.time_ns() // 1_000_000 if now_ms is None else now_ms) - since_ms) // 1000
+    for length, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= length:
+            return f"{seconds // length}{unit}"
+    return f"{seconds}s"
+
+
+def size(number_bytes: int) -> str:
+    """`512 B`, `3.4 MiB`."""
+    amount = float(number_bytes)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} TiB"
