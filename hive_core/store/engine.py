@@ -1,0 +1,295 @@
+"""Connections to the database, and the one writer that commits for everybody (SPEC section 5).
+
+Writes are handed to one thread. It takes all that wait, runs each in a savepoint of one
+transaction, commits once, and tells the event loop: so a commit's fsync is shared by everyone who
+came while the last one was under way.
+"""
+
+import asyncio
+import logging
+import os
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Generic, TypeVar, cast
+
+from sqlalchemy import Connection, Engine, QueuePool, create_engine, event
+from sqlalchemy.exc import DatabaseError, DBAPIError, IntegrityError
+
+from hive_core.store.migrate import bring_up_to_date, reason
+from hive_shared.errors import NotAvailable, Unavailable
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Work = Callable[[Connection], T]
+
+BUSY_SECONDS: Final = 5.0  # how long another program, such as a backup, may hold the write lock
+BATCH_MAX_JOBS: Final = 256  # of one commit, so that the first of them does not wait for ever
+QUEUE_MAX_JOBS: Final = 10_000
+READERS: Final = 2
+DIRECTORY_MODE: Final = 0o700
+FILE_MODE: Final = 0o600
+
+
+class Store:
+    """The database of one hive. Made by `open`; `close` commits what was accepted before."""
+
+    def __init__(self, path: Path, loop: asyncio.AbstractEventLoop) -> None:
+        self.path = path
+        self._reading = _engine(path, begin="BEGIN", pragmas=("query_only=ON",))
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-read")
+        self._writing = _engine(path, begin="BEGIN IMMEDIATE")
+        self._writer = _Writer(path, self._writing.connect(), loop)
+        self._writer.start()
+        self._closed = False
+
+    @classmethod
+    async def open(cls, url_or_path: Path | str) -> "Store":
+        """Open the database at a path or `sqlite:///` URL; create or migrate it as needed.
+
+        Raises `Unavailable`, naming the path and what to do, when the file is no database of ours,
+        is damaged, or was written by a newer hyperhive; `NotAvailable` for other databases.
+        """
+        path = _path_of(url_or_path)
+        await asyncio.to_thread(_prepare, path)
+        return cls(path, asyncio.get_running_loop())
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    async def write(
+        self, work: Work[T], *, durable: bool = True, committed: Callable[[T], None] | None = None
+    ) -> T:
+        """What `work` returns, once it is committed; see `submit`."""
+        return await self.submit(work, durable=durable, committed=committed)
+
+    def submit(
+        self, work: Work[T], *, durable: bool = True, committed: Callable[[T], None] | None = None
+    ) -> "asyncio.Future[T]":
+        """Queue `work` for the next commit; it runs whether or not anybody awaits the future.
+
+        `durable` waits for the disk; otherwise the write survives a killed process but perhaps not
+        a power cut. `committed` is called on the event loop with the result, in commit order and
+        before the future resolves: the place to update what is cached in memory. An exception of
+        `work` undoes that work alone. `Unavailable` means that the whole batch was not stored.
+        """
+        if self._closed:
+            raise Unavailable(f"the store {self.path} is closed; the daemon is shutting down")
+        return self._writer.put(work, durable, committed)
+
+    async def read(self, work: Work[T]) -> T:
+        """What `work` returns, run in a read-only transaction that sees one state of the database."""
+        if self._closed:
+            raise Unavailable(f"the store {self.path} is closed; the daemon is shutting down")
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
+
+    async def close(self) -> None:
+        """Commit what is queued, end the threads, close the connections. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        self._writer.stop()
+        await asyncio.to_thread(self._writer.join)
+        await asyncio.to_thread(self._readers.shutdown)
+        self._reading.dispose()
+        self._writing.dispose()
+
+    def _read(self, work: Work[T]) -> T:
+        try:
+            with self._reading.begin() as connection:
+                return work(connection)
+        except DatabaseError as error:
+            raise Unavailable(f"the database {self.path} cannot be read: {reason(error)}") from error
+
+
+# --- the writer -------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class _Job(Generic[T]):
+    """One piece of work, and what became of it."""
+
+    work: Work[T]
+    durable: bool
+    committed: Callable[[T], None] | None
+    future: "asyncio.Future[T]"
+    result: Any = None
+    error: BaseException | None = None
+
+
+class _BatchLost(Exception):
+    """SQLite ended the transaction by itself, so nothing of the batch is stored."""
+
+
+class _Writer(threading.Thread):
+    """The thread that owns the writing connection."""
+
+    def __init__(self, path: Path, connection: Connection, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(name="store-write", daemon=True)
+        self._path = path
+        self._connection = connection
+        self._loop = loop
+        self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
+        self._synchronous = ""
+
+    def put(
+        self, work: Work[T], durable: bool, committed: Callable[[T], None] | None
+    ) -> "asyncio.Future[T]":
+        if self._jobs.qsize() >= QUEUE_MAX_JOBS:
+            raise Unavailable(f"{QUEUE_MAX_JOBS} writes wait for the disk already; try again in a moment")
+        job = _Job(work, durable, committed, self._loop.create_future())
+        self._jobs.put(job)
+        return job.future
+
+    def stop(self) -> None:
+        """End the thread when everything queued before has been committed."""
+        self._jobs.put(None)
+
+    def run(self) -> None:
+        last = False
+        while not last:
+            batch, last = self._next_batch()
+            if not batch:
+                continue
+            self._commit(batch)
+            try:
+                self._loop.call_soon_threadsafe(_resolve, batch)
+            except RuntimeError:
+                break  # the loop is gone, and everyone who waited with it
+        self._connection.close()
+
+    def _next_batch(self) -> tuple[list[_Job[Any]], bool]:
+        """All jobs that wait, at least one; and whether they are the last ones."""
+        batch: list[_Job[Any]] = []
+        job = self._jobs.get()
+        while job is not None:
+            batch.append(job)
+            if len(batch) == BATCH_MAX_JOBS:
+                return batch, False
+            try:
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                return batch, False
+        return batch, True
+
+    def _commit(self, batch: list[_Job[Any]]) -> None:
+        """Run the jobs in one transaction; afterwards each has a result or an error."""
+        try:
+            self._synchronise("FULL" if any(job.durable for job in batch) else "NORMAL")
+            with self._connection.begin():
+                for job in batch:
+                    self._attempt(job)
+        except Exception as error:
+            # Even a refusal may rest on what another job of this batch had written.
+            lost = self._unavailable(error.__cause__ if isinstance(error, _BatchLost) else error)
+            log.warning("%s (%d writes refused)", lost.message, len(batch))
+            for job in batch:
+                job.error = lost
+            self._recover()
+
+    def _synchronise(self, level: str) -> None:
+        """Set whether commits wait for the disk; SQLite allows it between transactions only."""
+        if level != self._synchronous:
+            self._raw().execute(f"PRAGMA synchronous={level}")
+            self._synchronous = level
+
+    def _attempt(self, job: _Job[Any]) -> None:
+        """Run one job in its savepoint. Raises `_BatchLost` if that ended the whole transaction."""
+        raw = self._raw()
+        raw.execute("SAVEPOINT job")
+        try:
+            job.result = job.work(self._connection)
+        except Exception as error:
+            if not raw.in_transaction:
+                raise _BatchLost from error
+            raw.execute("ROLLBACK TO job")
+            broken = isinstance(error, DatabaseError) and not isinstance(error, IntegrityError)
+            job.error = self._unavailable(error) if broken else error
+        raw.execute("RELEASE job")
+
+    def _raw(self) -> sqlite3.Connection:
+        return cast(sqlite3.Connection, self._connection.connection.driver_connection)
+
+    def _unavailable(self, error: BaseException | None) -> Unavailable:
+        return Unavailable(f"the database {self._path} cannot be written: {reason(error)}; nothing was stored")
+
+    def _recover(self) -> None:
+        """Leave a connection on which the next batch can begin."""
+        try:
+            self._connection.rollback()
+        except DBAPIError as error:
+            log.warning("the store opens a new connection: %s", reason(error))
+            self._connection.invalidate()
+            self._connection.rollback()
+            self._synchronous = ""
+
+
+def _resolve(batch: list[_Job[Any]]) -> None:
+    """On the event loop: first what is cached, then who waits, in commit order."""
+    for job in batch:
+        if job.error is None and job.committed is not None:
+            try:
+                job.committed(job.result)
+            except Exception:
+                log.exception("after a commit")
+        if job.future.done():
+            continue
+        if job.error is None:
+            job.future.set_result(job.result)
+        else:
+            job.future.set_exception(job.error)
+
+
+# --- connections ------------------------------------------------------------
+
+
+def _path_of(url_or_path: Path | str) -> Path:
+    text = str(url_or_path)
+    if text.startswith("sqlite:///"):
+        return Path(text.removeprefix("sqlite:///"))
+    if "://" in text:
+        scheme = text.partition("://")[0]
+        raise NotAvailable(f"database_url: {scheme} is not supported yet; give a path or sqlite:///path")
+    return Path(text)
+
+
+def _prepare(path: Path) -> None:
+    """A database file at `path`, private to this user, with the tables of today."""
+    try:
+        path.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+        # SQLite gives its -wal and -shm files the mode of the database itself.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE))
+        path.chmod(FILE_MODE)
+    except OSError as error:
+        raise Unavailable(
+            f"the database {path} cannot be opened: {error.strerror}; "
+            "check that the directory exists and belongs to the user who runs the daemon"
+        ) from None
+    engine = _engine(path, begin="BEGIN IMMEDIATE")
+    try:
+        bring_up_to_date(engine, path)
+    finally:
+        engine.dispose()
+
+
+def _engine(path: Path, *, begin: str, pragmas: tuple[str, ...] = ()) -> Engine:
+    """Connections to `path` whose transactions open with `begin`."""
+
+    def connect() -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
+        )
+        for pragma in ("journal_mode=WAL", "foreign_keys=ON", *pragmas):
+            connection.execute(f"PRAGMA {pragma}").fetchall()
+        return connection
+
+    engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool, pool_size=READERS)
+    # The driver would begin by itself, too late and without the lock; so it is told not to, above.
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+    return engine

@@ -1,0 +1,1 @@
+"""Alembic migrations, run by `hive_core.store.migrate` at start."""

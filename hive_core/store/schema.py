@@ -1,0 +1,214 @@
+"""The tables (SPEC sections 5, 6 and 15). Every one names the host, though there is one so far.
+
+Ids are AUTOINCREMENT: they rise in commit order and are never used twice. Times are Unix
+milliseconds. Changing anything here needs a migration; a test compares the two.
+"""
+
+from typing import Any, ClassVar, Final
+
+from sqlalchemy import BigInteger, Index, Integer, MetaData, Table, Text, text
+from sqlmodel import Field, SQLModel
+
+HEAD_REVISION: Final = "0001"  # the newest migration; a database that says so needs none
+
+_Id = BigInteger().with_variant(Integer(), "sqlite")  # AUTOINCREMENT wants exactly INTEGER
+_AUTOINCREMENT: Final[dict[str, Any]] = {"sqlite_autoincrement": True}
+
+
+def _id() -> Any:
+    return Field(default=None, primary_key=True, sa_type=_Id)
+
+
+def _big(**extra: Any) -> Any:
+    return Field(sa_type=BigInteger, **extra)
+
+
+class HiveTable(SQLModel):
+    """What the tables of the broker's database have in common: their metadata."""
+
+    metadata: ClassVar[MetaData] = MetaData(
+        naming_convention={
+            "pk": "pk_%(table_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "ix": "ix_%(table_name)s_%(column_0_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_name)s",
+        }
+    )
+
+
+class Host(HiveTable, table=True):
+    """A host of the hive."""
+
+    __tablename__ = "host"
+    name: str = Field(primary_key=True)
+    first_seen_at_ms: int = _big()
+
+
+class Agent(HiveTable, table=True):
+    """An agent that exists (`kept` false) or whose state was kept when it was destroyed (a tombstone)."""
+
+    __tablename__ = "agent"
+    name: str = Field(primary_key=True)
+    host: str = Field(foreign_key="host.name")
+    role: str
+    port: int
+    kept: bool = False
+    wanted: str = "running"
+    created_at_ms: int = _big()
+
+
+class MessageRow(HiveTable, table=True):
+    """One message to one recipient; a broadcast is a row for each.
+
+    `lease` names the connection that has it now, `deliveries` how often it was handed out before
+    or now, `acked_at_ms` is when it was done with.
+    """
+
+    __tablename__ = "message"
+    __table_args__ = (
+        Index(
+            "ix_message_deliverable",
+            "recipient",
+            "id",
+            sqlite_where=text("acked_at_ms IS NULL AND lease IS NULL"),
+            postgresql_where=text("acked_at_ms IS NULL AND lease IS NULL"),
+        ),
+        Index(
+            "ix_message_leased",
+            "lease",
+            sqlite_where=text("lease IS NOT NULL"),
+            postgresql_where=text("lease IS NOT NULL"),
+        ),
+        Index(
+            "ix_message_acked",
+            "acked_at_ms",
+            sqlite_where=text("acked_at_ms IS NOT NULL"),
+            postgresql_where=text("acked_at_ms IS NOT NULL"),
+        ),
+        Index(
+            "uq_message_key",
+            "sender",
+            "key",
+            "recipient",
+            unique=True,
+            sqlite_where=text("key IS NOT NULL"),
+            postgresql_where=text("key IS NOT NULL"),
+        ),
+        Index(
+            "ix_message_operator",
+            "id",
+            sqlite_where=text("recipient = 'operator'"),
+            postgresql_where=text("recipient = 'operator'"),
+        ),
+        _AUTOINCREMENT,
+    )
+    id: int | None = _id()
+    host: str
+    sender: str
+    recipient: str
+    body: str = Field(sa_type=Text)
+    sent_at_ms: int = _big()
+    in_reply_to: int | None = _big(default=None)  # may name a message vacuumed since
+    broadcast: bool = False
+    key: str | None = None
+    lease: str | None = None
+    deliveries: int = 0
+    acked_at_ms: int | None = _big(default=None)
+
+
+class Approval(HiveTable, table=True):
+    """One request that the operator decides. Never deleted."""
+
+    __tablename__ = "approval"
+    __table_args__ = (Index("ix_approval_status", "status"), _AUTOINCREMENT)
+    id: int | None = _id()
+    host: str
+    kind: str
+    agent: str
+    status: str
+    requested_by: str
+    requested_at_ms: int = _big()
+    resolved_by: str | None = None
+    resolved_at_ms: int | None = _big(default=None)
+    commit_sha: str | None = None
+    note: str = Field(default="", sa_type=Text)
+    outcome_note: str = Field(default="", sa_type=Text)
+    step: str = Field(default="", sa_type=Text)
+    revives: bool = False
+
+
+class Question(HiveTable, table=True):
+    """One question to the operator; open while `answer` is null. Never deleted."""
+
+    __tablename__ = "question"
+    __table_args__ = (
+        Index(
+            "ix_question_open",
+            "asker",
+            sqlite_where=text("answer IS NULL"),
+            postgresql_where=text("answer IS NULL"),
+        ),
+        _AUTOINCREMENT,
+    )
+    id: int | None = _id()
+    host: str
+    asker: str
+    question: str = Field(sa_type=Text)
+    options: str = Field(sa_type=Text)  # a JSON list of texts
+    multi: bool = False
+    asked_at_ms: int = _big()
+    answer: str | None = Field(default=None, sa_type=Text)
+    answered_at_ms: int | None = _big(default=None)
+    answered_by: str | None = None
+
+
+class Reminder(HiveTable, table=True):
+    """A message to come, to the inbox of the agent that set it. Deleted as it is delivered."""
+
+    __tablename__ = "reminder"
+    __table_args__ = (Index("ix_reminder_due", "due_at_ms"), Index("ix_reminder_agent", "agent"), _AUTOINCREMENT)
+    id: int | None = _id()
+    host: str
+    agent: str
+    body: str = Field(sa_type=Text)
+    due_at_ms: int = _big()
+    set_at_ms: int = _big()
+
+
+class Audit(HiveTable, table=True):
+    """Who did what, when, and how it ended. Triggers refuse to change or delete a row."""
+
+    __tablename__ = "audit"
+    __table_args__ = (_AUTOINCREMENT,)
+    id: int | None = _id()
+    host: str
+    at_ms: int = _big()
+    principal: str
+    action: str
+    subject: str
+    outcome: str
+    detail: str = Field(default="", sa_type=Text)
+
+
+class Session(HiveTable, table=True):
+    """A logged-in browser. The cookie and the key are stored as SHA-256 only (SECURITY 5)."""
+
+    __tablename__ = "session"
+    id: str = Field(primary_key=True)  # shown to the operator; not a secret
+    host: str
+    cookie_sha256: str = Field(unique=True)
+    key_sha256: str
+    created_at_ms: int = _big()
+    last_seen_ms: int = _big()
+    client: str = ""
+
+
+metadata: Final = HiveTable.metadata
+host: Final[Table] = metadata.tables["host"]
+agent: Final[Table] = metadata.tables["agent"]
+message: Final[Table] = metadata.tables["message"]
+approval: Final[Table] = metadata.tables["approval"]
+question: Final[Table] = metadata.tables["question"]
+reminder: Final[Table] = metadata.tables["reminder"]
+audit: Final[Table] = metadata.tables["audit"]
+session: Final[Table] = metadata.tables["session"]
