@@ -5,9 +5,11 @@ starts the daemon imports it only then, so that `hive-c0re list` stays quick.
 """
 
 import asyncio
+import os
 import sys
 from collections.abc import Callable
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,12 +24,16 @@ from hive_core.cli_command import (
     command,
     shared_options,
 )
-from hive_core.cli_target import BadConfiguration
+from hive_core.cli_target import LOCAL_ROOT, BadConfiguration
 from hive_shared import wire
 from hive_shared.client import Client, call_once
 from hive_shared.errors import BodyTooLarge, HiveError, NotFound
 
+if TYPE_CHECKING:
+    from hive_core.doctor import Machine
+
 PROGRAM = "hive-c0re"
+DOCTOR_SECONDS = 5.0  # a daemon that does not answer within this is not well
 COMPLETION_SECONDS = 1.0  # a shell waits for this on every press of Tab
 
 app = typer.Typer(
@@ -368,6 +374,58 @@ def _must_type(question: str, wanted: str) -> None:
 def logout_all(hive: Hive) -> None:
     """End every browser session of the dashboard."""
     hive.show(wire.LogoutAll(), cli_output.logged_out)
+
+
+@_command("doctor", _DAEMON)
+def doctor(hive: Hive) -> None:
+    """Say what this machine has and lacks, and how to get it.
+
+    Exits with 1 if something that a hive needs is missing.
+    """
+    from hive_core import doctor as diagnosis
+
+    found = diagnosis.examine(_machine(hive))
+    if hive.json:
+        cli_output.put_json(diagnosis.as_json(found))
+    else:
+        cli_output.findings(found)
+    if not diagnosis.is_fit(found):
+        raise Failed("something that a hive needs is missing; the lines marked `missing` say how to get it")
+
+
+def _machine(hive: Hive) -> "Machine":
+    from hive_core.config import BadConfig, Settings, load_settings
+    from hive_core.doctor import Machine
+
+    problem = ""
+    try:
+        settings = load_settings(_root_flags(hive), hive.options.config)
+    except BadConfig as error:
+        settings, problem = Settings(), error.message
+    return Machine(
+        paths=hive.target.paths,
+        environment=os.environ,
+        daemon=_daemon_says(hive.target.socket),
+        claude=settings.find_claude(),
+        api_key_file=settings.api_key_file,
+        dashboard_port=settings.dashboard_port,
+        configuration_error=problem,
+    )
+
+
+def _root_flags(hive: Hive) -> dict[str, Any]:
+    """The roots for `load_settings`, where they come from this command line or from where we are."""
+    if hive.target.chosen_by not in ("--root", LOCAL_ROOT):
+        return {}
+    return {"root": hive.target.paths.run_root.parent}
+
+
+def _daemon_says(socket: Path) -> str | None:
+    try:
+        answer = asyncio.run(asyncio.wait_for(call_once(socket, wire.DaemonStatus()), DOCTOR_SECONDS))
+    except (HiveError, TimeoutError):
+        return None
+    return f"running, pid {answer.pid}, version {answer.version}, {answer.dashboard_url}"
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -18,11 +18,16 @@ from hive_shared import wire
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from hive_core.doctor import Finding
+
 _PIPE_WIDTH = 10_000  # characters: a table in a pipe is never folded, so that grep and cut work
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 _STATE_STYLES = {
+    "ok": "green",
+    "missing": "bold red",
+    "optional": "yellow",
     "running": "green",
     "idle": "green",
     "deployed": "green",
@@ -321,6 +326,21 @@ def login_url(result: wire.LoginUrl) -> None:
 
 def logged_out(result: wire.LoggedOut) -> None:
     put(f"ended {result.sessions} sessions; log in again with `hive-c0re url`")
+
+
+def findings(found: "Sequence[Finding]") -> None:
+    """What `doctor` found: a line for each check, and one below it that says how to get what is not there."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for finding in found:
+        table.add_row(_cell(finding.verdict), _cell(finding.name), _cell(finding.found))
+        if finding.get:
+            table.add_row("", "", _cell(f"→ {finding.get}"))
+    put_rich(table)
 
 
 def done(text: str) -> Callable[[wire.Model], None]:

@@ -1,14 +1,16 @@
 """Which hive a command means: the roots and the host socket, from flags, environment, file and place.
 
 The rule is the same for `serve` and for everything that calls a running daemon, so that both find
-each other. In falling precedence: `--socket` and `--root`; `HIVE_RUN_ROOT` and `HIVE_STATE_ROOT`;
-`HIVE_ROOT`; `run_root` and `state_root` of the configuration file; `./.hive` of this directory or of
-the project it lies in; `/run/hyperhive` and `/var/lib/hyperhive` (SPEC section 3).
+each other. In falling precedence: `--socket` and `--root`; `HIVE_RUN_ROOT`, `HIVE_STATE_ROOT` and
+`HIVE_ROOT`; the same names in the configuration file; `./.hive` of this directory or of the project
+it lies in; `/run/hyperhive` and `/var/lib/hyperhive` (SPEC section 3). `hive_core.config` reads the
+same file and variables for the daemon; it is not imported here because it takes longer than most
+commands, and a test holds the two together.
 """
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from typing import Any
 from hive_shared.paths import HostPaths
 
 LOCAL_ROOT = ".hive"
+_ROOTS = ("root", "state_root", "run_root")
 
 
 class BadConfiguration(Exception):
@@ -34,7 +37,7 @@ class Target:
     @property
     def start_hint(self) -> str:
         """The command that starts the daemon that was looked for."""
-        if self.chosen_by.startswith(("--root", "HIVE_ROOT", LOCAL_ROOT)):
+        if self.chosen_by in ("--root", LOCAL_ROOT):
             return f"hive-c0re serve --root {self.paths.run_root.parent}"
         if self.config is not None:
             return f"hive-c0re serve --config {self.config}"
@@ -64,29 +67,32 @@ def _choose(
     root: Path | None, config: Path | None, env: Mapping[str, str], directory: Path
 ) -> tuple[HostPaths, str]:
     if root is not None:
-        return HostPaths.under(root.absolute()), f"--root {root}"
-    base, chosen_by = _without_single_roots(config, env, directory)
-    run_root, state_root = _path(env.get("HIVE_RUN_ROOT")), _path(env.get("HIVE_STATE_ROOT"))
-    if run_root or state_root:
-        chosen_by = "HIVE_RUN_ROOT" if run_root else "HIVE_STATE_ROOT"
-    return HostPaths(state_root=state_root or base.state_root, run_root=run_root or base.run_root), chosen_by
+        return HostPaths.under(root.absolute()), "--root"
+    in_environment = {name: env.get(f"HIVE_{name.upper()}") for name in _ROOTS}
+    layers = [("the environment", in_environment)]
+    if config is not None:
+        layers.append((f"configuration file {config}", _read(config)))
+    state_root, run_root = _merged(layers)
+    if state_root is None and run_root is None:
+        local = local_root(directory)
+        return (HostPaths(), "the default") if local is None else (HostPaths.under(local), LOCAL_ROOT)
+    usual = HostPaths()
+    chosen_by = next(name for name, layer in layers if any(layer.get(root) for root in _ROOTS))
+    return HostPaths(
+        state_root=state_root or usual.state_root, run_root=run_root or usual.run_root
+    ), chosen_by
 
 
-def _without_single_roots(
-    config: Path | None, env: Mapping[str, str], directory: Path
-) -> tuple[HostPaths, str]:
-    if env.get("HIVE_ROOT"):
-        return HostPaths.under(Path(env["HIVE_ROOT"]).absolute()), "HIVE_ROOT"
-    in_file = _read(config) if config is not None else {}
-    run_root, state_root = _path(in_file.get("run_root")), _path(in_file.get("state_root"))
-    if run_root or state_root:
-        usual = HostPaths()
-        paths = HostPaths(state_root=state_root or usual.state_root, run_root=run_root or usual.run_root)
-        return paths, str(config)
-    local = local_root(directory)
-    if local is not None:
-        return HostPaths.under(local), LOCAL_ROOT
-    return HostPaths(), "the default"
+def _merged(layers: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[Path | None, Path | None]:
+    """State and run root, each from the first layer that names it or the `root` of both."""
+    state_root: Path | None = None
+    run_root: Path | None = None
+    for _, layer in layers:
+        whole = _path(layer.get("root"))
+        beneath = HostPaths.under(whole) if whole else None
+        state_root = state_root or _path(layer.get("state_root")) or (beneath.state_root if beneath else None)
+        run_root = run_root or _path(layer.get("run_root")) or (beneath.run_root if beneath else None)
+    return state_root, run_root
 
 
 def local_root(directory: Path) -> Path | None:
