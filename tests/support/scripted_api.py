@@ -361,7 +361,8 @@ def _block_events(content: dict[str, Any]) -> list[dict[str, Any]]:
 # --- the story of two agents that talk ---------------------------------------
 
 SEND = "mcp__hyperhive__send"
-_SENDER = re.compile(r"\bfrom\b[^a-z]{0,8}(?:agent |the )?[`'\"*]*([a-z][a-z0-9-]{0,8})\b", re.IGNORECASE)
+_SENDER = re.compile(r"\bfrom\b[^a-z]{0,8}(?:the |agent )*[`'\"*]*([a-z][a-z0-9-]{0,8})\b", re.IGNORECASE)
+_BODY = re.compile(r"^--- \S+ writes · (\w+) ---\n(.*?)\n--- end · \1 ---$", re.DOTALL | re.MULTILINE)
 _ASK = re.compile(r"\b(?:talk to|ask|tell|write to)\s+`?([a-z][a-z0-9-]{0,8})`?\b[\s:,]*(.*)", re.I | re.S)
 _NUMBERS = re.compile(r"(\d{1,6}) (?:times|x|\*) (\d{1,6})")
 
@@ -380,22 +381,25 @@ def story(request: Request) -> Reply:
     """
     if request.tool_results or SEND not in request.tools:
         return Reply("Done.")
-    sender = _SENDER.search(request.prompt)
-    who = sender.group(1).lower() if sender else ""
-    if who == "operator":
-        return _asked_by_operator(request.prompt)
-    if "Question:" in request.prompt:
-        return Reply(
-            Thinking(f"{who} wants to know something."), _say(who, f"Answer: {_answer(request.prompt)}")
-        )
-    if "Answer:" in request.prompt:
-        answer = request.prompt.split("Answer:", 1)[1].strip().splitlines()[0]
-        return Reply(_say("operator", f"{who} answered: {answer}"))
-    return Reply(f"Noted: {request.prompt[:80]}")
+    sender, body = _read_wake_prompt(request.prompt)
+    if sender == "operator":
+        return _asked_by_operator(body)
+    if "Question:" in body:
+        return Reply(Thinking(f"{sender} wants to know something."), _say(sender, f"Answer: {_answer(body)}"))
+    if "Answer:" in body:
+        answer = body.split("Answer:", 1)[1].strip().splitlines()[0]
+        return Reply(_say("operator", f"{sender} answered: {answer}"))
+    return Reply(f"Noted: {body[:80]}")
 
 
-def _asked_by_operator(prompt: str) -> Reply:
-    asked = _ASK.search(prompt)
+def _read_wake_prompt(prompt: str) -> tuple[str, str]:
+    """Who wrote and what; the text between the markers if there are any, else all of it."""
+    sender, marked = _SENDER.search(prompt), _BODY.search(prompt)
+    return sender.group(1).lower() if sender else "", marked.group(2) if marked else prompt
+
+
+def _asked_by_operator(body: str) -> Reply:
+    asked = _ASK.search(body)
     if asked is None:
         return Reply(_say("operator", "I have read your message."))
     peer, what = asked.group(1).lower(), (asked.group(2).strip() or "how are you?").splitlines()[0]
