@@ -129,11 +129,15 @@ class AgentView(Model):
 
 
 class ApprovalKind(StrEnum):
+    """What is asked for: a new agent, or another commit of an agent's configuration."""
+
     SPAWN = "spawn"
     APPLY_COMMIT = "apply_commit"
 
 
 class ApprovalStatus(StrEnum):
+    """pending → approved → building → deployed or failed; or denied (SPEC section 6)."""
+
     PENDING = "pending"
     APPROVED = "approved"
     BUILDING = "building"
