@@ -1,0 +1,100 @@
+/**
+ * Talking to core. The session cookie alone is worth nothing: every request for data also carries the key
+ * that login put into this origin's localStorage (cookies are shared by all ports of a host, storage is not).
+ */
+
+const KEY_NAME = "hive.key";
+const READ_TIMEOUT_MS = 30_000;
+const CHANGE_TIMEOUT_MS = 180_000; // a rebuild answers when it is done
+
+/** A refusal or failure, with the server's own words. */
+export class ApiError extends Error {
+  /** @param {number} status @param {string} code @param {string} message @param {string|null} [field] */
+  constructor(status, code, message, field = null) {
+    super(message);
+    this.name = "ApiError";
+    this.status = status;
+    this.code = code;
+    this.field = field;
+  }
+}
+
+/** @returns {string} */
+export function key() {
+  return localStorage.getItem(KEY_NAME) ?? "";
+}
+
+/** @param {string|null} value */
+export function keepKey(value) {
+  if (value) localStorage.setItem(KEY_NAME, value);
+  else localStorage.removeItem(KEY_NAME);
+}
+
+/** Leaves for the login page, which comes back here. */
+export function goToLogin() {
+  const back = encodeURIComponent(location.pathname + location.search);
+  location.replace(`/login?return=${back}`);
+}
+
+/** A path of this site to go to after login; anything else becomes the dashboard. @param {string|null} value */
+export function safeReturn(value) {
+  if (!value || !/^\/(?![/\\])/.test(value)) return "/";
+  const url = new URL(value, location.origin);
+  const isLogin = url.pathname === "/login";
+  return url.origin === location.origin && !isLogin ? url.pathname + url.search : "/";
+}
+
+/** @param {Record<string, string>} [more] */
+export function headers(more = {}) {
+  return { "X-Hive-Key": key(), ...more };
+}
+
+/** @param {Response} response @returns {Promise<ApiError>} */
+export async function errorOf(response) {
+  const fallback = `the server answered ${response.status} ${response.statusText}`.trim();
+  try {
+    const { error } = await response.json();
+    return new ApiError(response.status, String(error.code), String(error.message || fallback), error.field ?? null);
+  } catch {
+    return new ApiError(response.status, "failed", fallback);
+  }
+}
+
+/** @param {unknown} error @returns {ApiError} */
+function unreachable(error) {
+  if (error instanceof ApiError) return error;
+  const late = error instanceof DOMException && error.name === "TimeoutError";
+  const said = late ? "hive-c0re did not answer in time" : "hive-c0re cannot be reached";
+  return new ApiError(0, "unreachable", `${said}; the page keeps trying`);
+}
+
+/** @param {string} path @param {RequestInit} options @param {number} timeoutMs */
+async function request(path, options, timeoutMs) {
+  /** @type {Response} */
+  let response;
+  try {
+    const signal = AbortSignal.timeout(timeoutMs);
+    response = await fetch(path, { credentials: "same-origin", cache: "no-store", redirect: "error", signal, ...options });
+    if (response.ok) return await response.json();
+  } catch (error) {
+    throw unreachable(error);
+  }
+  const error = await errorOf(response);
+  if (response.status === 401 && path !== "/login") goToLogin();
+  throw error;
+}
+
+/** @param {string} path @returns {Promise<any>} */
+export function getJson(path) {
+  return request(path, { headers: headers() }, READ_TIMEOUT_MS);
+}
+
+/**
+ * @param {string} path
+ * @param {Record<string, string>|URLSearchParams} [fields]
+ * @returns {Promise<any>}
+ */
+export function postForm(path, fields = {}) {
+  const body = new URLSearchParams(fields);
+  return request(path, { method: "POST", body, headers: headers() }, CHANGE_TIMEOUT_MS);
+}

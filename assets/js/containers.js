@@ -1,0 +1,138 @@
+/** C0NTAINERS: one two-line row per agent, with what it does and what can be done to it. */
+
+import { agentSince, inFlight, isIsolated, isRehearsal, tellAgent } from "./agent_words.js";
+import { ageOf, h, leet, one, setText, show } from "./dom.js";
+import { errorPlace } from "./forms.js";
+import { syncList } from "./morph.js";
+import { plural } from "./text.js";
+
+/** @typedef {import("./types.js").AgentView} AgentView */
+/** @typedef {import("./hive_state.js").HiveState} HiveState */
+
+/** @param {HiveState} state */
+export function renderContainers(state) {
+  const { agents } = state;
+  const stale = agents.filter((agent) => agent.needs_update);
+  syncList(one("#container-list"), agents, (agent) => agent.name, row);
+  setText(one("#containers-count"), `${agents.filter((agent) => agent.state === "running").length}/${agents.length} up`);
+  show(one("#update-all"), stale.length > 0);
+  setText(one("#update-all-count"), ` (${stale.length})`);
+  show(one("#no-containers"), agents.length === 0);
+  show(one("#only-manager"), agents.length > 0 && agents.every((agent) => agent.role === "manager"));
+}
+
+/** @param {AgentView} agent */
+export function agentPath(agent) {
+  return `/agents/${encodeURIComponent(agent.name)}/`;
+}
+
+/** @param {AgentView} agent */
+function row(agent) {
+  const told = tellAgent(agent);
+  return h(
+    "li",
+    { class: `card agent tone-${told.tone}` },
+    h(
+      "div",
+      { class: "line" },
+      h("a", { class: "agent-name", href: agentPath(agent) }, agent.name),
+      roleChip(agent.role),
+      statePill(agent),
+      badges(agent),
+      h("span", { class: "facts" }, facts(agent)),
+    ),
+    agent.note && h("p", { class: "note-line words" }, agent.note),
+    h("form", { "data-async": true, method: "post", action: `/restart/${encodeURIComponent(agent.name)}`, class: "line" }, actions(agent), errorPlace()),
+  );
+}
+
+/** @param {string} role */
+export function roleChip(role) {
+  const manager = role === "manager";
+  return h("span", { class: `chip role-${manager ? "m1nd" : "ag3nt"}` }, leet(manager ? "m1nd" : "ag3nt"), h("span", { class: "sr" }, manager ? "manager" : "agent"));
+}
+
+/** @param {AgentView} agent */
+function statePill(agent) {
+  const told = tellAgent(agent);
+  return h(
+    "span",
+    { class: `pill tone-${told.tone}`, "data-key": "state" },
+    h("span", { "aria-hidden": "true", class: inFlight(agent.state) ? "glyph spin" : "glyph" }, told.glyph),
+    ` ${told.words} · `,
+    ageOf(agentSince(agent)),
+  );
+}
+
+/** @param {AgentView} agent */
+function badges(agent) {
+  const { report } = agent;
+  const running = agent.state === "running";
+  return [
+    running && report.badge === "needs_login" && h("a", { class: "chip warn", "data-key": "login", href: agentPath(agent) }, "needs login → open"),
+    agent.needs_update && h("span", { class: "chip warn", "data-key": "update" }, "needs update"),
+    agent.isolation !== "" && !isIsolated(agent.isolation) && h("span", { class: "chip bad", "data-key": "isolation", title: "This agent runs as a plain process of this machine" }, "not isolated"),
+    running && isRehearsal(report.backend) && h("span", { class: "chip info", "data-key": "rehearsal", title: "Follows plain commands; no language model thinks here" }, "rehearsal"),
+    running && report.badge === "rate_limited" && report.note && h("span", { class: "chip words", "data-key": "limit" }, report.note),
+    running && report.model && !isRehearsal(report.backend) && h("span", { class: "chip", "data-key": "model" }, report.model),
+    agent.restarts > 0 && h("span", { class: "chip", "data-key": "restarts" }, plural(agent.restarts, "restart")),
+  ];
+}
+
+/** @param {AgentView} agent */
+function facts(agent) {
+  return [agent.unread > 0 ? `${agent.unread} unread` : "", agent.container, `:${agent.port}`, agent.host === "local" ? "" : agent.host]
+    .filter(Boolean)
+    .join(" · ");
+}
+
+/** @param {AgentView} agent */
+function actions(agent) {
+  const logs = h("button", { type: "button", class: "button", "data-action": "logs", "data-agent": agent.name, "aria-label": `Logs of ${agent.name}` }, leet("≡ L0GS"));
+  if (inFlight(agent.state)) {
+    return [h("span", { class: "pill tone-busy", "data-key": "flight" }, h("span", { class: "glyph spin", "aria-hidden": "true" }, "◐"), ` ${agent.state}…`), logs];
+  }
+  const running = agent.state === "running";
+  const isAgent = agent.role !== "manager";
+  return [
+    running ? button(agent, "restart", "↺ R3ST4RT", "Restart", { "data-confirm": `Restart ${agent.name}? A turn that runs now begins again afterwards.`, "data-yes": "Restart" }) : button(agent, "start", "▶ ST4RT", "Start", { class: "button go" }),
+    running && isAgent && button(agent, "kill", "■ ST0P", "Stop", { "data-confirm": `Stop ${agent.name}? Its inbox keeps filling until it is started again.`, "data-yes": "Stop" }),
+    button(agent, "rebuild", "↻ R3BU1LD", "Rebuild"),
+    logs,
+    isAgent && h("span", { class: "spacer" }),
+    isAgent && button(agent, "destroy", "DESTR0Y", "Destroy", {
+      class: "button danger quiet",
+      "data-confirm": `Destroy ${agent.name}? Its container goes; its state and credentials are kept and it can be revived.`,
+      "data-yes": "Destroy",
+      "data-danger": true,
+    }),
+    isAgent && button(agent, "destroy", "PURG3", "Purge", {
+      class: "button danger quiet",
+      name: "purge",
+      value: "true",
+      "data-confirm": `Purge ${agent.name}? Container, notes, credentials and configuration are deleted for ever.`,
+      "data-confirm-typed": agent.name,
+      "data-yes": "Delete everything",
+      "data-danger": true,
+    }),
+  ];
+}
+
+/**
+ * @param {AgentView} agent @param {string} verb @param {string} label @param {string} plain
+ * @param {Record<string, any>} [more]
+ */
+function button(agent, verb, label, plain, more = {}) {
+  const done = { restart: "restarted", start: "started", kill: "stopped", rebuild: "rebuilt", destroy: more.name === "purge" ? "purged" : "destroyed" }[verb];
+  return h(
+    "button",
+    {
+      class: "button",
+      formaction: `/${verb}/${encodeURIComponent(agent.name)}`,
+      "aria-label": `${plain} ${agent.name}`,
+      "data-done": `${agent.name} is ${done}.`,
+      ...more,
+    },
+    leet(label),
+  );
+}

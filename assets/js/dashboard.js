@@ -1,0 +1,155 @@
+/** The dashboard: snapshot, live events, and one render function per section. */
+
+import { isIsolated, isRehearsal } from "./agent_words.js";
+import { getJson, keepKey, postForm } from "./api.js";
+import { isResolved, renderApprovals } from "./approvals.js";
+import { showConnection } from "./connection.js";
+import { renderContainers } from "./containers.js";
+import { keepAges, one, setText, show } from "./dom.js";
+import { keepDrafts } from "./drafts.js";
+import { renderFilter, renderFlow, takeFlow } from "./flow.js";
+import { takeForms } from "./forms.js";
+import { HiveState, isOpen } from "./hive_state.js";
+import { renderInbox, renderRecipients, unseen, watchInbox } from "./inbox.js";
+import { announce, toast } from "./notices.js";
+import { takePanel } from "./panel.js";
+import { renderQuestions } from "./questions.js";
+import { follow } from "./stream.js";
+import { shorten } from "./text.js";
+import { renderTombstones } from "./tombstones.js";
+
+const PULSE_MS = 4000;
+
+/** @type {HiveState|null} */
+let state = null;
+/** @type {Set<string>} */
+const dirty = new Set();
+let scheduled = false;
+
+/** @type {Record<string, (state: HiveState) => void>} */
+const RENDER = {
+  hive: renderHive,
+  agents: (now) => {
+    renderContainers(now);
+    renderRecipients(now);
+    renderFilter(now);
+  },
+  tombstones: renderTombstones,
+  questions: renderQuestions,
+  inbox: renderInbox,
+  approvals: (now) => {
+    renderApprovals(now);
+    renderTombstones(now);
+  },
+  messages: renderFlow,
+};
+
+/** Renders the named parts once, with the next frame. @param {Iterable<string>} parts */
+function render(parts) {
+  for (const part of parts) dirty.add(part);
+  if (scheduled || dirty.size === 0) return;
+  scheduled = true;
+  if (document.hidden) setTimeout(flush, 250); // no frames are drawn in the background
+  else requestAnimationFrame(flush);
+}
+
+function flush() {
+  scheduled = false;
+  const parts = [...dirty];
+  dirty.clear();
+  if (!state) return;
+  for (const part of parts) RENDER[part](state);
+  renderSummary(state);
+}
+
+/** @param {HiveState} now */
+function renderHive(now) {
+  const { hive } = now;
+  setText(one("#hive-facts"), `${hive.host} · ${hive.runtime} · v${hive.version}`);
+  setText(one("#hive-where"), `state in ${hive.state_root} · ${hive.store} · limits: ${hive.limits}`);
+  show(one("#rehearsal-warning"), isRehearsal(hive.backend));
+  show(one("#isolation-warning"), !isIsolated(hive.isolation));
+}
+
+/** The header's counts and the tab's title: what waits for the operator. @param {HiveState} now */
+function renderSummary(now) {
+  const waits = {
+    questions: now.questions.length,
+    inbox: unseen(now),
+    approvals: now.openApprovals.filter((each) => each.status === "pending").length,
+  };
+  for (const [name, amount] of Object.entries(waits)) {
+    const link = one(`#nav-${name}`);
+    setText(one(".amount", link), String(amount));
+    link.classList.toggle("hot", amount > 0);
+  }
+  const sum = waits.questions + waits.inbox + waits.approvals;
+  const title = sum > 0 ? `(${sum}) hyperhive` : "hyperhive";
+  if (document.title !== title) document.title = title;
+}
+
+let pulse = 0;
+
+function pulseBanner() {
+  const banner = one("#banner");
+  banner.classList.add("awake");
+  clearTimeout(pulse);
+  pulse = window.setTimeout(() => banner.classList.remove("awake"), PULSE_MS);
+}
+
+/** What is said aloud of an event. @param {string} kind @param {any} data */
+function tell(kind, data) {
+  if (kind === "message" && data.to === "operator") announce(`${data.sender} writes: ${shorten(data.body, 160)}`);
+  if (kind === "question" && isOpen(data)) announce(`${data.asker} asks: ${data.question}`);
+  if (kind === "approval" && data.status === "pending") announce(`Approval ${data.id} waits: ${data.agent}`);
+  if (kind === "approval" && isResolved(data)) announce(`Approval ${data.id} for ${data.agent}: ${data.status}`);
+}
+
+async function loadSnapshot() {
+  state = new HiveState(await getJson("/api/state"));
+  document.body.classList.remove("loading");
+  render(Object.keys(RENDER));
+  return state.position;
+}
+
+/** @param {import("./stream.js").ServerEvent} event */
+function onEvent(event) {
+  if (!state) return;
+  const data = JSON.parse(event.data);
+  const parts = state.apply(event.type, data, event.id);
+  if (parts.length === 0) return;
+  if (event.type === "message") pulseBanner();
+  tell(event.type, data);
+  render(parts);
+  look();
+}
+
+async function logOut() {
+  try {
+    await postForm("/logout");
+  } catch (error) {
+    toast(`Logging out failed: ${error instanceof Error ? error.message : error}`, "error");
+    return;
+  }
+  keepKey(null);
+  location.replace("/login");
+}
+
+/** In a multi-line field, Enter makes a line and Ctrl+Enter sends. @param {KeyboardEvent} event */
+function sendWithKeys(event) {
+  const field = event.target;
+  const asked = event.key === "Enter" && (event.ctrlKey || event.metaKey) && !event.isComposing;
+  if (asked && field instanceof HTMLTextAreaElement && field.dataset.submit === "ctrl") field.form?.requestSubmit();
+}
+
+takeForms();
+takeFlow();
+takePanel();
+keepAges();
+keepDrafts();
+const look = watchInbox(() => render(["inbox"]));
+const live = follow({ url: "/messages/stream", load: loadSnapshot, onEvent, onConnection: showConnection });
+document.addEventListener("keydown", sendWithKeys);
+document.addEventListener("hive:settled", () => render(Object.keys(RENDER)));
+one("#logout").addEventListener("click", () => void logOut());
+one("#connection").addEventListener("click", () => live.reload());

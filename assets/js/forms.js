@@ -1,0 +1,129 @@
+/**
+ * Every change is a form: `data-async` is posted url-encoded by one delegated listener, which asks
+ * (`data-confirm`), shows that it works, tells an error beside the button, and always gives the form back.
+ *
+ * Attributes, on the form or on the pressed button (which wins):
+ *   data-confirm        question to ask first · data-yes: the accepting button's words · data-danger: it hurts
+ *   data-confirm-typed  text that must be typed out · posted as `confirm`
+ *   data-done           what to say when it worked
+ * and on the form: data-encode names an encoder (see `encoders`); data-reset empties it when it worked.
+ */
+
+import { ApiError, postForm } from "./api.js";
+import { confirmed } from "./confirm.js";
+import { h, setText } from "./dom.js";
+import { toast } from "./notices.js";
+
+/**
+ * Named ways to turn a form into fields, for forms that are not sent as they stand. May throw ApiError.
+ * @type {Record<string, (data: FormData) => Record<string, string>>}
+ */
+export const encoders = { answer: encodeAnswer };
+
+/** Chosen options and free text, joined with commas (SPEC 11). @param {FormData} data */
+function encodeAnswer(data) {
+  const parts = [...data.getAll("choice"), data.get("free") ?? ""].map((part) => String(part).trim());
+  const answer = parts.filter(Boolean).join(", ");
+  if (!answer) throw new ApiError(0, "bad_request", "Choose an option or write an answer first.", "free");
+  return { answer };
+}
+
+/** Takes over every `form[data-async]` of the page, present and future. */
+export function takeForms() {
+  document.addEventListener("submit", (event) => {
+    const form = event.target;
+    if (!(form instanceof HTMLFormElement) || !form.hasAttribute("data-async")) return;
+    event.preventDefault();
+    const button = event.submitter instanceof HTMLButtonElement ? event.submitter : form.querySelector("button:not([type=button])");
+    void submit(form, button);
+  });
+}
+
+/** @param {HTMLFormElement} form @param {HTMLButtonElement|null} button */
+async function submit(form, button) {
+  if (form.hasAttribute("data-busy")) return;
+  const setting = (/** @type {string} */ name) => button?.dataset[name] ?? form.dataset[name];
+  const path = button?.getAttribute("formaction") ?? form.getAttribute("action") ?? "";
+  showError(form, null);
+  try {
+    const fields = encode(form, button);
+    const typed = setting("confirmTyped");
+    const question = setting("confirm");
+    if (question && !(await confirmed({ question, yes: setting("yes") ?? "Go on", danger: setting("danger") !== undefined, typed }))) return;
+    if (typed) fields.confirm = typed;
+    await post(form, button, path, fields, setting("done"));
+  } catch (error) {
+    showError(form, error);
+  }
+}
+
+/**
+ * @param {HTMLFormElement} form @param {HTMLButtonElement|null} button
+ * @returns {Record<string, string>}
+ */
+function encode(form, button) {
+  const data = new FormData(form, button);
+  const encoder = encoders[form.dataset.encode ?? ""];
+  if (encoder) return encoder(data);
+  /** @type {Record<string, string>} */
+  const fields = {};
+  for (const [name, value] of data) if (typeof value === "string") fields[name] = value;
+  return fields;
+}
+
+/**
+ * @param {HTMLFormElement} form @param {HTMLButtonElement|null} button @param {string} path
+ * @param {Record<string, string>} fields @param {string|undefined} done
+ */
+async function post(form, button, path, fields, done) {
+  const release = occupy(form, button);
+  let result;
+  try {
+    result = await postForm(path, fields);
+  } finally {
+    release();
+    form.dispatchEvent(new CustomEvent("hive:settled", { bubbles: true }));
+  }
+  if (form.hasAttribute("data-reset")) form.reset();
+  if (done) toast(result?.note || done);
+  form.dispatchEvent(new CustomEvent("hive:done", { bubbles: true, detail: { path, fields, result } }));
+}
+
+/**
+ * Marks the form busy; the returned function gives it back, whatever happened in between.
+ * @param {HTMLFormElement} form @param {HTMLButtonElement|null} button
+ */
+function occupy(form, button) {
+  const focused = document.activeElement;
+  const disabled = [...form.elements].filter((each) => each instanceof HTMLButtonElement && !each.disabled);
+  form.setAttribute("data-busy", "");
+  button?.setAttribute("aria-busy", "true");
+  for (const each of disabled) /** @type {HTMLButtonElement} */ (each).disabled = true;
+  return () => {
+    form.removeAttribute("data-busy");
+    button?.removeAttribute("aria-busy");
+    for (const each of disabled) /** @type {HTMLButtonElement} */ (each).disabled = false;
+    const lost = document.activeElement === document.body || document.activeElement === null;
+    if (lost && focused instanceof HTMLElement && focused.isConnected) focused.focus({ preventScroll: true });
+  };
+}
+
+/** @param {HTMLFormElement} form @param {unknown} error */
+export function showError(form, error) {
+  const message = error === null ? "" : error instanceof Error ? error.message : String(error);
+  const place = form.querySelector(".form-error") ?? form.appendChild(errorPlace());
+  if (place instanceof HTMLElement) place.hidden = message === "";
+  setText(place, message);
+  for (const each of form.querySelectorAll("[aria-invalid]")) each.removeAttribute("aria-invalid");
+  const name = error instanceof ApiError ? error.field : null;
+  const field = name ? form.elements.namedItem(name) : null;
+  if (field instanceof HTMLElement) {
+    field.setAttribute("aria-invalid", "true");
+    field.focus();
+  }
+}
+
+/** Where a form tells its error; the form's script owns it, not the data. */
+export function errorPlace() {
+  return h("p", { class: "form-error", role: "alert", "data-island": true, hidden: true });
+}

@@ -1,0 +1,143 @@
+/** What the dashboard knows: a snapshot, kept current by events. Objects are replaced, never changed. */
+
+/** @typedef {import("./types.js").Snapshot} Snapshot */
+/** @typedef {import("./types.js").Message} Message */
+/** @typedef {import("./types.js").ApprovalView} ApprovalView */
+
+const INBOX_MAX = 50;
+const MESSAGES_MAX = 1000;
+const RESOLVED_MAX = 20;
+
+export const UNRESOLVED = new Set(["pending", "approved", "building"]);
+
+/** @typedef {"hive"|"agents"|"tombstones"|"approvals"|"questions"|"inbox"|"messages"} Part */
+
+/** Which parts an event of a kind changes. @type {Record<string, Part[]>} */
+const TOUCHES = {
+  message: ["messages", "inbox"],
+  agent: ["agents"],
+  agent_gone: ["agents"],
+  tombstones: ["tombstones"],
+  approval: ["approvals"],
+  question: ["questions"],
+  hive: ["hive"],
+};
+
+export class HiveState {
+  /** @param {Snapshot} snapshot */
+  constructor(snapshot) {
+    this.hive = snapshot.hive;
+    this.agents = [...snapshot.agents].sort(managerFirst);
+    this.tombstones = snapshot.tombstones;
+    this.approvals = snapshot.approvals;
+    this.questions = snapshot.questions;
+    this.inbox = newestFirst(snapshot.inbox).slice(0, INBOX_MAX);
+    this.messages = newestFirst(snapshot.messages);
+    this.position = snapshot.position;
+  }
+
+  /**
+   * Applies one event and tells which parts it changed; one that was seen before changes nothing.
+   * @param {string} kind @param {any} data @param {string|null} position
+   * @returns {Part[]}
+   */
+  apply(kind, data, position) {
+    if (position !== null && !isAfter(position, this.position)) return [];
+    if (position !== null) this.position = position;
+    switch (kind) {
+      case "message":
+        this.addMessage(data);
+        break;
+      case "agent":
+        this.agents = upsert(this.agents, data, "name").sort(managerFirst);
+        break;
+      case "agent_gone":
+        this.agents = this.agents.filter((agent) => agent.name !== data.name);
+        break;
+      case "tombstones":
+        this.tombstones = data.agents;
+        break;
+      case "approval":
+        this.approvals = sortApprovals(upsert(this.approvals, data, "id"));
+        break;
+      case "question":
+        this.questions = upsert(this.questions, data, "id").filter(isOpen);
+        break;
+      case "hive":
+        this.hive = data;
+        break;
+      default:
+        return []; // a newer server may tell more than this page knows
+    }
+    return TOUCHES[kind];
+  }
+
+  /** @param {Message} message */
+  addMessage(message) {
+    this.messages = newestFirst([message, ...this.messages]).slice(0, MESSAGES_MAX);
+    if (message.to === "operator") this.inbox = newestFirst([message, ...this.inbox]).slice(0, INBOX_MAX);
+  }
+
+  /** @param {Message[]} older */
+  addOlder(older) {
+    this.messages = newestFirst([...this.messages, ...older]);
+  }
+
+  /** Approvals that wait for the operator or are being carried out. */
+  get openApprovals() {
+    return this.approvals.filter((each) => UNRESOLVED.has(each.status));
+  }
+
+  get resolvedApprovals() {
+    return this.approvals.filter((each) => !UNRESOLVED.has(each.status));
+  }
+
+  get allowsMore() {
+    return this.messages.length < MESSAGES_MAX;
+  }
+}
+
+/** Positions are `<epoch>-<n>`; of another epoch is always news. @param {string} position @param {string} than */
+export function isAfter(position, than) {
+  const [epoch, number] = splitPosition(position);
+  const [thanEpoch, thanNumber] = splitPosition(than);
+  return epoch !== thanEpoch || number > thanNumber;
+}
+
+/** @param {string} position @returns {[string, number]} */
+function splitPosition(position) {
+  const dash = position.lastIndexOf("-");
+  return [position.slice(0, dash), Number(position.slice(dash + 1))];
+}
+
+/** @param {Message[]} messages */
+function newestFirst(messages) {
+  const byId = new Map(messages.map((message) => [message.id, message]));
+  return [...byId.values()].sort((a, b) => b.id - a.id);
+}
+
+/** @template {Record<string, any>} T @param {T[]} list @param {T} item @param {string} key @returns {T[]} */
+function upsert(list, item, key) {
+  const index = list.findIndex((each) => each[key] === item[key]);
+  return index < 0 ? [...list, item] : list.map((each, at) => (at === index ? item : each));
+}
+
+/** @param {{role: string, name: string}} a @param {{role: string, name: string}} b */
+function managerFirst(a, b) {
+  if (a.role !== b.role) return a.role === "manager" ? -1 : 1;
+  return a.name < b.name ? -1 : 1;
+}
+
+/** @param {{answer: string|null}} question */
+export function isOpen(question) {
+  return (question.answer ?? null) === null;
+}
+
+/** Open ones by age, then the newest resolved. @param {ApprovalView[]} approvals */
+function sortApprovals(approvals) {
+  const open = approvals.filter((each) => UNRESOLVED.has(each.status)).sort((a, b) => a.id - b.id);
+  const resolved = approvals
+    .filter((each) => !UNRESOLVED.has(each.status))
+    .sort((a, b) => (b.resolved_at_ms ?? 0) - (a.resolved_at_ms ?? 0) || b.id - a.id);
+  return [...open, ...resolved.slice(0, RESOLVED_MAX)];
+}

@@ -1,0 +1,51 @@
+/** M1ND H4S QU3STI0NS: what agents ask the operator. Free text is always possible beside the options. */
+
+import { ageOf, h, leet, one, setText, show } from "./dom.js";
+import { errorPlace } from "./forms.js";
+import { syncList } from "./morph.js";
+
+/** @typedef {import("./types.js").QuestionView} QuestionView */
+/** @typedef {import("./hive_state.js").HiveState} HiveState */
+
+/** @param {HiveState} state */
+export function renderQuestions(state) {
+  const { questions } = state;
+  syncList(one("#question-list"), questions, (question) => question.id, row);
+  setText(one("#questions-count"), String(questions.length));
+  one("#questions").classList.toggle("pulse", questions.length > 0);
+  show(one("#no-questions"), questions.length === 0);
+}
+
+/** @param {QuestionView} question */
+function row(question) {
+  const title = `question-${question.id}`;
+  return h(
+    "li",
+    { class: "card question" },
+    h("p", { class: "meta" }, h("strong", null, question.asker), " asks · ", ageOf(question.asked_at_ms, " ago"), ` · #${question.id}`),
+    h("p", { class: "question-text words", id: title }, question.question),
+    h(
+      "form",
+      { "data-async": true, method: "post", action: `/answer-question/${question.id}`, "data-encode": "answer", "data-done": `Answered question ${question.id}.`, "aria-labelledby": title },
+      question.options.length > 0 && options(question, title),
+      h(
+        "label",
+        { class: "field" },
+        h("span", { class: "label" }, question.options.length > 0 ? "or in your own words" : "your answer"),
+        h("textarea", { name: "free", class: "input", rows: "2", maxlength: "4000", "data-submit": "ctrl" }),
+      ),
+      h("div", { class: "actions" }, h("button", { class: "button primary", "aria-label": `Answer question ${question.id}` }, leet("▸ 4NSW3R")), question.multi && h("span", { class: "hint" }, "several may be chosen")),
+      errorPlace(),
+    ),
+  );
+}
+
+/** @param {QuestionView} question @param {string} title */
+function options(question, title) {
+  const type = question.multi ? "checkbox" : "radio";
+  return h(
+    "div",
+    { class: "options", role: question.multi ? "group" : "radiogroup", "aria-labelledby": title },
+    question.options.map((option) => h("label", { class: "option" }, h("input", { type, name: "choice", value: option }), h("span", { class: "words" }, option))),
+  );
+}

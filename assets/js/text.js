@@ -1,0 +1,108 @@
+/** Words and figures for people. `neutralise` is the one place where hostile characters are made visible. */
+
+// C0 (but tab and newline), DEL, C1, soft hyphen, bidi controls and marks, invisible separators and
+// operators, byte order mark, interlinear marks, tag characters. The joiners U+200C/D stay: scripts and
+// emoji need them. Lone surrogates are the last class.
+const HIDDEN =
+  /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\u{e0000}-\u{e007f}]|[\ud800-\udfff]/gu;
+
+/** @param {string} character */
+function placeholder(character) {
+  const code = character.codePointAt(0) ?? 0;
+  if (code < 0x20) return String.fromCharCode(0x2400 + code);
+  if (code === 0x7f) return "\u2421";
+  if (code >= 0xd800 && code <= 0xdfff) return "\ufffd";
+  return `‹U+${code.toString(16).toUpperCase().padStart(4, "0")}›`;
+}
+
+/**
+ * `value` with every control, bidi and invisible character replaced by a visible placeholder
+ * (SECURITY 4). Tabs and newlines stay; CRLF becomes a newline.
+ * @param {unknown} value
+ */
+export function neutralise(value) {
+  return String(value ?? "").replaceAll("\r\n", "\n").replace(HIDDEN, placeholder);
+}
+
+/** `value` if it is a string or number, else empty: agents send anything. @param {unknown} value */
+export function asText(value) {
+  return typeof value === "string" ? value : typeof value === "number" ? String(value) : "";
+}
+
+/** How long ago, in the largest unit that fits. @param {number} fromMs @param {number} [nowMs] */
+export function age(fromMs, nowMs = Date.now()) {
+  const seconds = Math.max(0, Math.round((nowMs - fromMs) / 1000));
+  if (seconds < 60) return `${seconds}s`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)}m`;
+  if (seconds < 48 * 3600) return `${Math.floor(seconds / 3600)}h`;
+  return `${Math.floor(seconds / 86400)}d`;
+}
+
+/** @param {number} ms */
+export function clock(ms) {
+  const date = new Date(ms);
+  const time = date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
+  const today = new Date().toDateString() === date.toDateString();
+  return today ? time : `${date.toLocaleDateString([], { month: "short", day: "2-digit" })} ${time}`;
+}
+
+/** @param {number} ms */
+export function fullTime(ms) {
+  return new Date(ms).toLocaleString();
+}
+
+/** @param {number|null|undefined} bytes */
+export function size(bytes) {
+  if (bytes === null || bytes === undefined) return "size unknown";
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  let value = bytes;
+  let unit = 0;
+  while (value >= 1024 && unit < units.length - 1) {
+    value /= 1024;
+    unit += 1;
+  }
+  return `${unit === 0 || value >= 100 ? Math.round(value) : value.toFixed(1)} ${units[unit]}`;
+}
+
+/** 23400 → `23.4k`. @param {number} amount */
+export function count(amount) {
+  if (amount < 1000) return String(amount);
+  if (amount < 1_000_000) return `${(amount / 1000).toFixed(amount < 100_000 ? 1 : 0)}k`;
+  return `${(amount / 1_000_000).toFixed(1)}M`;
+}
+
+/** @param {number} ms */
+export function duration(ms) {
+  if (ms < 1000) return `${Math.round(ms)} ms`;
+  if (ms < 60_000) return `${(ms / 1000).toFixed(1)} s`;
+  return `${Math.floor(ms / 60_000)} min ${Math.round((ms % 60_000) / 1000)} s`;
+}
+
+/** @param {number} dollars */
+export function money(dollars) {
+  return `$${dollars.toFixed(dollars < 0.1 ? 4 : 2)}`;
+}
+
+/** @param {number} amount @param {string} one @param {string} [many] */
+export function plural(amount, one, many = `${one}s`) {
+  return `${amount} ${amount === 1 ? one : many}`;
+}
+
+/** The first line that says something, cut to `limit` characters. @param {string} text @param {number} [limit] */
+export function headline(text, limit = 100) {
+  const line = text.split("\n", 50).map((each) => each.trim()).find(Boolean) ?? "";
+  return shorten(line, limit);
+}
+
+/** @param {string} text @param {number} limit */
+export function shorten(text, limit) {
+  const characters = text.length > limit ? Array.from(text.slice(0, limit * 2)) : null;
+  return characters && (characters.length > limit || text.length > limit * 2)
+    ? `${characters.slice(0, limit).join("")}…`
+    : text;
+}
+
+/** @param {string} text */
+export function lineCount(text) {
+  return text === "" ? 0 : text.replace(/\n$/, "").split("\n").length;
+}

@@ -1,0 +1,46 @@
+/**
+ * The shapes the server sends, as hive_shared/wire.py and hive_shared/events.py define them.
+ * Only types: nothing in here runs.
+ *
+ * @typedef {{id: number, sender: string, to: string, body: string, sent_at_ms: number,
+ *   in_reply_to: number|null, broadcast: boolean, redelivered: boolean}} Message
+ *
+ * @typedef {{badge: string, since_ms: number, backend: string, model: string, note: string,
+ *   resumes_at_ms: number|null}} HarnessReport
+ *
+ * @typedef {{name: string, role: string, container: string, host: string, port: number, state: string,
+ *   since_ms: number, isolation: string, needs_update: boolean, pid: number|null, restarts: number,
+ *   unread: number, note: string, report: HarnessReport, state_bytes: number|null,
+ *   has_credentials: boolean}} AgentView
+ *
+ * @typedef {{id: number, kind: string, agent: string, status: string, requested_by: string,
+ *   requested_at_ms: number, resolved_by: string|null, resolved_at_ms: number|null, commit: string|null,
+ *   note: string, step: string, revives: boolean}} ApprovalView
+ *
+ * @typedef {{id: number, asker: string, question: string, options: string[], multi: boolean,
+ *   asked_at_ms: number, answer: string|null}} QuestionView
+ *
+ * @typedef {{version: string, host: string, pid: number, started_at_ms: number, dashboard_url: string,
+ *   runtime: string, isolation: string, limits: string, backend: string, state_root: string,
+ *   agents: number, running: number, pending_approvals: number, open_questions: number,
+ *   operator_unread: number, store: string}} HiveStatus
+ *
+ * @typedef {{position: string, hive: HiveStatus, agents: AgentView[], tombstones: AgentView[],
+ *   approvals: ApprovalView[], questions: QuestionView[], inbox: Message[], messages: Message[]}} Snapshot
+ *
+ * @typedef {{duration_ms: number, input_tokens: number, output_tokens: number, cache_read_tokens: number,
+ *   cache_creation_tokens: number, context_tokens: number, cost_usd: number, model: string,
+ *   outcome: string, tools: Record<string, number>}} TurnStats
+ *
+ * @typedef {{needed: boolean, stage: string, url: string|null, message: string}} LoginState
+ *
+ * @typedef {{name: string, role: string, label: string, backend: string, backend_label: string,
+ *   is_model: boolean, model: string, models: string[], badge: string, since_ms: number, note: string,
+ *   resumes_at_ms: number|null, unread: number, turn: {from: string, started_at_ms: number}|null,
+ *   last_turn: TurnStats|null, context_tokens: number, login: LoginState, warm: boolean,
+ *   isolation: string, seq: number, storing: boolean}} HarnessState
+ *
+ * @typedef {{seq: number, at_ms: number, kind: string, data: Record<string, any>}} LiveEvent
+ */
+
+export {};

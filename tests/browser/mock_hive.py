@@ -1,0 +1,372 @@
+"""A stand-in for core that serves the real pages with invented data, for the front end's own tests.
+
+Speaks the web contract (paths, headers, session cookie plus key, SSE with resume) and records what was
+posted. Values are built from `hive_shared.wire`, so that a field renamed there breaks here.
+Run it by hand to look at the pages: `python tests/browser/mock_hive.py`.
+"""
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from hive_shared.events import LiveEvent
+from hive_shared.wire import AgentView, ApprovalView, HiveStatus, Message, QuestionView
+
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
+CODE, KEY, COOKIE = "one-time-code", "the-key", "the-session"
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' data:; font-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+CLOSE = None  # ends a stream where it is told to a subscriber
+T = TypeVar("T")
+
+
+def now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+def hive_status(**more: Any) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "version": "0.1.0", "host": "local", "pid": 1, "started_at_ms": now_ms(), "dashboard_url": "",
+        "runtime": "local", "isolation": "bubblewrap", "limits": "cgroups", "backend": "claude",
+        "state_root": "/srv/hive/.hive/lib", "run_root": "/srv/hive/.hive/run", "agents": 1, "running": 1,
+        "pending_approvals": 0, "open_questions": 0, "operator_unread": 0, "store": "sqlite",
+    }  # fmt: skip
+    return HiveStatus(**(fields | more)).model_dump(mode="json")
+
+
+def agent_view(name: str, **more: Any) -> dict[str, Any]:
+    manager = name == "hm1nd"
+    fields: dict[str, Any] = {
+        "name": name, "role": "manager" if manager else "agent", "container": name if manager else f"h-{name}",
+        "host": "local", "port": 8000 if manager else 8123, "state": "running", "since_ms": now_ms() - 60_000,
+        "isolation": "bubblewrap",
+        "report": {"badge": "idle", "since_ms": now_ms() - 5_000, "backend": "claude", "model": "sonnet"},
+    }  # fmt: skip
+    return AgentView(**(fields | more)).model_dump(mode="json")
+
+
+def message(id: int, sender: str, to: str, body: str, **more: Any) -> dict[str, Any]:
+    fields = {"id": id, "sender": sender, "to": to, "body": body, "sent_at_ms": now_ms()}
+    return Message(**(fields | more)).model_dump(mode="json")
+
+
+def approval(id: int, agent: str, status: str = "pending", **more: Any) -> dict[str, Any]:
+    fields = {"id": id, "kind": "spawn", "agent": agent, "status": status, "requested_by": "hm1nd"}
+    return ApprovalView(**(fields | {"requested_at_ms": now_ms()} | more)).model_dump(mode="json")
+
+
+def question(id: int, asker: str, text: str, options: list[str] | None = None, **more: Any) -> dict[str, Any]:
+    fields = {"id": id, "asker": asker, "question": text, "options": options or [], "multi": False}
+    return QuestionView(**(fields | {"asked_at_ms": now_ms()} | more)).model_dump(mode="json")
+
+
+def harness_state(name: str, **more: Any) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "name": name, "role": "agent", "label": name, "backend": "claude", "backend_label": "Claude Code",
+        "is_model": True, "model": "sonnet", "models": ["haiku", "opus", "sonnet"], "badge": "idle",
+        "since_ms": now_ms(), "note": "", "resumes_at_ms": None, "unread": 0, "turn": None, "last_turn": None,
+        "context_tokens": 0, "login": {"needed": False, "stage": "none", "url": None, "message": ""},
+        "warm": True, "isolation": "bubblewrap", "operator_pronouns": "they/them", "seq": 0, "storing": True,
+    }  # fmt: skip
+    return fields | more
+
+
+def sse(kind: str, data: Any, id: str | int | None = None) -> str:
+    first = "" if id is None else f"id: {id}\n"
+    return f"{first}event: {kind}\ndata: {json.dumps(data)}\n\n"
+
+
+class Harness:
+    """One agent's page API: its state, its events, and who listens."""
+
+    def __init__(self, name: str) -> None:
+        self.state = harness_state(name)
+        self.events: list[dict[str, Any]] = []
+        self.listeners: list[asyncio.Queue[str | None]] = []
+        self.down = False
+
+    def add(self, kind: str, data: dict[str, Any]) -> dict[str, Any]:
+        event = LiveEvent(seq=len(self.events) + 1, at_ms=now_ms(), kind=kind, data=data).model_dump(mode="json")  # type: ignore[arg-type]
+        self.events.append(event)
+        for queue in self.listeners:
+            queue.put_nowait(sse("live", event, event["seq"]))
+        return event
+
+    def set_state(self, **more: Any) -> None:
+        self.state = self.state | more
+        for queue in self.listeners:
+            queue.put_nowait(sse("state", self.state))
+
+
+class MockHive:
+    """The server and its data. Methods named `do_…` are called from the test's thread."""
+
+    def __init__(self) -> None:
+        self.hive = hive_status()
+        self.agents: dict[str, dict[str, Any]] = {"hm1nd": agent_view("hm1nd")}
+        self.tombstones: list[dict[str, Any]] = []
+        self.approvals: list[dict[str, Any]] = []
+        self.questions: list[dict[str, Any]] = []
+        self.messages: list[dict[str, Any]] = []
+        self.logs: dict[str, list[str]] = {}
+        self.harnesses: dict[str, Harness] = {"hm1nd": Harness("hm1nd")}
+        self.posts: list[tuple[str, dict[str, str]]] = []
+        self.refusals: dict[str, tuple[int, dict[str, Any]]] = {}
+        self.resumed_from: list[str] = []
+        self.snapshots = 0
+        self.held: asyncio.Event | None = None  # while unset, posts wait for it
+        self.refuse_streams = False
+        self.epoch, self.feed, self.forgotten = "e1", list[tuple[str, Any]](), 0
+        self.listeners: list[asyncio.Queue[str | None]] = []
+        self.loop = asyncio.new_event_loop()
+        config = uvicorn.Config(self._app(), port=0, log_level="warning", lifespan="off")
+        self.server = uvicorn.Server(config)
+        self.thread = threading.Thread(target=self._run, name="mock hive", daemon=True)
+
+    # --- from the test's thread
+
+    def start(self, port: int = 0) -> str:
+        self.server.config.port = port
+        self.thread.start()
+        while not self.server.started:
+            time.sleep(0.01)
+        bound = self.server.servers[0].sockets[0].getsockname()[1]
+        return f"http://127.0.0.1:{bound}"
+
+    def stop(self) -> None:
+        self.server.should_exit = True
+        self.do(self._end_streams)
+        self.thread.join(10)
+
+    def do(self, work: Callable[[], T]) -> T:
+        """Runs `work` on the server's loop and gives its result."""
+
+        async def call() -> T:
+            return work()
+
+        return asyncio.run_coroutine_threadsafe(call(), self.loop).result(10)
+
+    def publish(self, kind: str, data: Any) -> None:
+        self.do(lambda: self._publish(kind, data))
+
+    def say(self, id: int, sender: str, to: str, body: str, **more: Any) -> None:
+        self.do(lambda: self._say(message(id, sender, to, body, **more)))
+
+    def live(self, name: str, kind: str, data: dict[str, Any]) -> dict[str, Any]:
+        return self.do(lambda: self.harnesses[name].add(kind, data))
+
+    def drop_streams(self, half: str = "") -> None:
+        """Every stream ends now, after the bytes in `half`."""
+        self.do(lambda: self._end_streams(half))
+
+    def forget_feed(self) -> None:
+        """As a daemon that was restarted: a new epoch, no past, every stream ends."""
+
+        def forget() -> None:
+            self.epoch, self.feed = "e2", []
+            self._end_streams()
+
+        self.do(forget)
+
+    def hold_posts(self) -> None:
+        self.do(lambda: setattr(self, "held", asyncio.Event()))
+
+    def release_posts(self) -> None:
+        self.do(lambda: self.held.set() if self.held else None)
+
+    # --- on the loop
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_until_complete(self.server.serve())
+
+    def _publish(self, kind: str, data: Any) -> None:
+        self.feed.append((kind, data))
+        for queue in self.listeners:
+            queue.put_nowait(sse(kind, data, f"{self.epoch}-{len(self.feed)}"))
+
+    def _say(self, value: dict[str, Any]) -> None:
+        self.messages.append(value)
+        self._publish("message", value)
+
+    def _end_streams(self, half: str = "") -> None:
+        harnesses = [queue for harness in self.harnesses.values() for queue in harness.listeners]
+        for queue in (*self.listeners, *harnesses):
+            if half:
+                queue.put_nowait(half)
+            queue.put_nowait(CLOSE)
+
+    def _app(self) -> Any:
+        routes = [
+            Mount("/static", StaticFiles(directory=ASSETS)),
+            Route("/", self._page("dashboard")),
+            Route("/login", self._page("login"), methods=["GET"]),
+            Route("/login", self._login, methods=["POST"]),
+            Route("/agents/{name}/", self._page("agent")),
+            Route("/api/state", self._guard(self._snapshot)),
+            Route("/api/messages", self._guard(self._older)),
+            Route("/api/logs/{name}", self._guard(self._logs)),
+            Route("/messages/stream", self._guard(self._stream)),
+            Route("/agents/{name}/api/agent", self._guard(self._agent)),
+            Route("/agents/{name}/api/state", self._guard(self._agent_state)),
+            Route("/agents/{name}/events/history", self._guard(self._history)),
+            Route("/agents/{name}/events/stream", self._guard(self._agent_stream)),
+            Route("/{path:path}", self._guard(self._post), methods=["POST"]),
+        ]
+        app = Starlette(routes=routes)
+
+        async def with_headers(scope: Any, receive: Any, send: Any) -> None:
+            async def add(event: Any) -> None:
+                if event["type"] == "http.response.start":
+                    event["headers"] += [(k.lower().encode(), v.encode()) for k, v in HEADERS.items()]
+                await send(event)
+
+            await app(scope, receive, add)
+
+        return with_headers
+
+    def _page(self, name: str) -> Callable[[Request], Response]:
+        def page(request: Request) -> Response:
+            return FileResponse(ASSETS / f"{name}.html")
+
+        return page
+
+    def _guard(self, handler: Any) -> Any:
+        async def guarded(request: Request) -> Response:
+            if request.cookies.get("hive_session") != COOKIE or request.headers.get("x-hive-key") != KEY:
+                return error(401, "unauthorized", "not logged in")
+            if request.method == "POST" and request.headers.get("sec-fetch-site") != "same-origin":
+                return error(403, "forbidden", "the request came from another site")
+            if refusal := self.refusals.get(request.url.path):
+                return JSONResponse({"error": refusal[1]}, refusal[0])
+            answer: Response = await handler(request)
+            return answer
+
+        return guarded
+
+    async def _login(self, request: Request) -> Response:
+        fields = dict(parse_qsl((await request.body()).decode()))
+        if fields.get("code") != CODE:
+            return error(401, "unauthorized", "this login code is unknown or was used before")
+        answer = JSONResponse({"key": KEY, "expires_at_ms": now_ms() + 1000})
+        answer.set_cookie("hive_session", COOKIE, httponly=True, samesite="strict", path="/")
+        return answer
+
+    async def _snapshot(self, request: Request) -> Response:
+        self.snapshots += 1
+        return JSONResponse(
+            {
+                "position": f"{self.epoch}-{len(self.feed)}",
+                "hive": self.hive,
+                "agents": list(self.agents.values()),
+                "tombstones": self.tombstones,
+                "approvals": self.approvals,
+                "questions": [each for each in self.questions if each["answer"] is None],
+                "inbox": [each for each in self.messages if each["to"] == "operator"][-50:],
+                "messages": self.messages[-200:],
+            }
+        )
+
+    async def _older(self, request: Request) -> Response:
+        before, limit = int(request.query_params["before"]), int(request.query_params["limit"])
+        return JSONResponse({"messages": [each for each in self.messages if each["id"] < before][-limit:]})
+
+    async def _logs(self, request: Request) -> Response:
+        return JSONResponse({"lines": self.logs.get(request.path_params["name"], [])})
+
+    async def _stream(self, request: Request) -> Response:
+        position = request.headers.get("last-event-id", "")
+        self.resumed_from.append(position)
+        if self.refuse_streams:
+            return error(503, "unavailable", "shutting down")
+        epoch, _, number = position.rpartition("-")
+        if epoch != self.epoch:
+            return events(sse("reset", {}), [], None)
+        past = [sse(kind, data, f"{epoch}-{n}") for n, (kind, data) in enumerate(self.feed, 1) if n > int(number)]
+        return events(": hello\n\n", past, self.listeners)
+
+    async def _agent(self, request: Request) -> Response:
+        view = self.agents.get(request.path_params["name"])
+        return JSONResponse(view) if view else error(404, "unknown_agent", "there is no such agent")
+
+    def _harness(self, request: Request) -> Harness | Response:
+        harness = self.harnesses.get(request.path_params["name"])
+        if harness is None or harness.down:
+            return error(503, "unavailable", "the harness is not running")
+        return harness
+
+    async def _agent_state(self, request: Request) -> Response:
+        harness = self._harness(request)
+        if isinstance(harness, Response):
+            return harness
+        return JSONResponse(harness.state | {"seq": len(harness.events)})
+
+    async def _history(self, request: Request) -> Response:
+        harness = self._harness(request)
+        if isinstance(harness, Response):
+            return harness
+        before = int(request.query_params.get("before", 2**53))
+        chosen = [each for each in harness.events if each["seq"] < before]
+        limit = int(request.query_params.get("limit", 2000))
+        return JSONResponse({"events": chosen[-limit:], "seq": len(harness.events)})
+
+    async def _agent_stream(self, request: Request) -> Response:
+        harness = self._harness(request)
+        if isinstance(harness, Response):
+            return harness
+        last = request.headers.get("last-event-id") or "0"
+        self.resumed_from.append(last)
+        if int(last) > len(harness.events):
+            return events(sse("reset", {}), [], None)
+        past = [sse("live", each, each["seq"]) for each in harness.events if each["seq"] > int(last)]
+        return events(": hello\n\n", past, harness.listeners)
+
+    async def _post(self, request: Request) -> Response:
+        fields = dict(parse_qsl((await request.body()).decode(), keep_blank_values=True))
+        self.posts.append((request.url.path, fields))
+        if self.held:
+            await self.held.wait()
+        return JSONResponse({"ok": True, "note": ""})
+
+
+def error(status: int, code: str, text: str) -> Response:
+    return JSONResponse({"error": {"code": code, "message": text}}, status)
+
+
+def events(hello: str, past: list[str], listeners: list[asyncio.Queue[str | None]] | None) -> Response:
+    """A stream: the hello, what was missed, then what comes; without `listeners` it ends there."""
+    queue: asyncio.Queue[str | None] = asyncio.Queue()
+    for each in (hello, *past):
+        queue.put_nowait(each)
+    if listeners is None:
+        queue.put_nowait(CLOSE)
+    else:
+        listeners.append(queue)
+
+    async def body() -> AsyncIterator[str]:
+        try:
+            while (chunk := await queue.get()) is not CLOSE:
+                yield chunk
+        finally:
+            if listeners is not None and queue in listeners:
+                listeners.remove(queue)
+
+    return StreamingResponse(body(), media_type="text/event-stream")
