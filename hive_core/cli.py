@@ -80,6 +80,77 @@ NewName = Annotated[
 Note = Annotated[str, typer.Option("--note", metavar="TEXT", help="Why; kept with the approval.")]
 
 
+# --- the daemon -------------------------------------------------------------
+
+
+@_command("serve", _DAEMON)
+def serve(
+    hive: Hive,
+    state_root: Annotated[
+        Path | None,
+        typer.Option("--state-root", metavar="DIR", help="What is kept: database, agents' state."),
+    ] = None,
+    run_root: Annotated[
+        Path | None,
+        typer.Option("--run-root", metavar="DIR", help="Sockets, and the lock of the one daemon."),
+    ] = None,
+    listen_address: Annotated[
+        str | None,
+        typer.Option("--listen-address", metavar="ADDRESS", help="Of the dashboard. (default: 127.0.0.1)"),
+    ] = None,
+    dashboard_port: Annotated[
+        int | None,
+        typer.Option("--dashboard-port", "--port", min=0, max=65535, help="0: any free one. (default: 7000)"),
+    ] = None,
+    backend: Annotated[
+        str | None,
+        typer.Option("--backend", metavar="NAME", help="auto, claude or rehearsal. (default: auto)"),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="NAME", help="The model of new agents. (default: sonnet)")
+    ] = None,
+    claude_path: Annotated[
+        Path | None, typer.Option("--claude-path", metavar="FILE", help="The Claude Code CLI.")
+    ] = None,
+    api_key_file: Annotated[
+        Path | None, typer.Option("--api-key-file", metavar="FILE", help="A file with an API key, mode 0600.")
+    ] = None,
+    isolation: Annotated[
+        str | None,
+        typer.Option("--isolation", metavar="HOW", help="auto, bubblewrap or none. (default: auto)"),
+    ] = None,
+    log_level: Annotated[
+        str | None, typer.Option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
+    ] = None,
+) -> None:
+    """Run the daemon in the foreground: dashboard, broker and agents. Ctrl-C ends it in order.
+
+    Every setting can also be in the configuration file or the environment; see docs/operating.md.
+    """
+    from hive_core.cli_serve import serve as run_daemon
+
+    flags = {
+        **_root_flags(hive),
+        "state_root": state_root,
+        "run_root": run_root,
+        "listen_address": listen_address,
+        "dashboard_port": dashboard_port,
+        "backend": backend,
+        "model": model,
+        "claude_path": claude_path,
+        "api_key_file": api_key_file,
+        "isolation": isolation,
+        "log_level": log_level,
+    }
+    run_daemon(flags, hive.options.config, as_json=hive.json)
+
+
+@_command("url", _DAEMON)
+def url(hive: Hive) -> None:
+    """Print a fresh address that logs a browser in to the dashboard. It works once, for ten minutes."""
+    hive.show(wire.MakeLoginUrl(), cli_output.login_url)
+
+
 # --- looking ----------------------------------------------------------------
 
 
@@ -87,12 +158,6 @@ Note = Annotated[str, typer.Option("--note", metavar="TEXT", help="Why; kept wit
 def status(hive: Hive) -> None:
     """Show what the daemon runs on, and what waits for you."""
     hive.show(wire.DaemonStatus(), cli_output.status)
-
-
-@_command("url", _DAEMON)
-def url(hive: Hive) -> None:
-    """Print a fresh address that logs a browser in to the dashboard. It works once, for ten minutes."""
-    hive.show(wire.MakeLoginUrl(), cli_output.login_url)
 
 
 @_command("list", _LOOKING)
@@ -354,7 +419,8 @@ def destroy(
         )
     elif not yes:
         _must_type(f"Destroy {name}? Its state is kept. Type yes to go on: ", "yes")
-    hive.show_progress(wire.Destroy(name=name, purge=purge), name, cli_output.agent_done)
+    gone = cli_output.agent_purged(name) if purge else cli_output.agent_done
+    hive.show_progress(wire.Destroy(name=name, purge=purge), name, gone)
 
 
 def _must_type(question: str, wanted: str) -> None:

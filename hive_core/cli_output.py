@@ -203,6 +203,13 @@ def agent_done(result: wire.AgentDone) -> None:
     put(clean(f"{words}; {result.note}" if result.note else words))
 
 
+def agent_purged(name: str) -> Callable[[wire.AgentDone], None]:
+    """For an agent of which nothing is left to show."""
+    return lambda result: put(
+        clean(f"{name}: removed for good" + (f"; {result.note}" if result.note else ""))
+    )
+
+
 def approvals(result: wire.ApprovalList) -> None:
     put_table(
         ("ID", "KIND", "AGENT", "STATUS", "REQUESTED BY", "WHEN", "COMMIT", "NOTE"),
