@@ -138,9 +138,7 @@ class _Writer(threading.Thread):
         self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
         self._synchronous = ""
 
-    def put(
-        self, work: Work[T], durable: bool, committed: Callable[[T], None] | None
-    ) -> "asyncio.Future[T]":
+    def put(self, work: Work[T], durable: bool, committed: Callable[[T], None] | None) -> "asyncio.Future[T]":
         if self._jobs.qsize() >= QUEUE_MAX_JOBS:
             raise Unavailable(f"{QUEUE_MAX_JOBS} writes wait for the disk already; try again in a moment")
         job = _Job(work, durable, committed, self._loop.create_future())
@@ -185,7 +183,7 @@ class _Writer(threading.Thread):
             with self._connection.begin():
                 for job in batch:
                     self._attempt(job)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - every waiter of the batch gets it
             # Even a refusal may rest on what another job of this batch had written.
             lost = self._unavailable(error.__cause__ if isinstance(error, _BatchLost) else error)
             log.warning("%s (%d writes refused)", lost.message, len(batch))
@@ -217,7 +215,9 @@ class _Writer(threading.Thread):
         return cast(sqlite3.Connection, self._connection.connection.driver_connection)
 
     def _unavailable(self, error: BaseException | None) -> Unavailable:
-        return Unavailable(f"the database {self._path} cannot be written: {reason(error)}; nothing was stored")
+        return Unavailable(
+            f"the database {self._path} cannot be written: {reason(error)}; nothing was stored"
+        )
 
     def _recover(self) -> None:
         """Leave a connection on which the next batch can begin."""

@@ -73,7 +73,9 @@ def _check_tables(connection: Connection, path: Path) -> None:
     found = inspect(connection)
     present = set(found.get_table_names())
     for table in schema.metadata.sorted_tables:
-        columns = {column["name"] for column in found.get_columns(table.name)} if table.name in present else set()
+        columns = (
+            {column["name"] for column in found.get_columns(table.name)} if table.name in present else set()
+        )
         missing = sorted(set(table.columns.keys()) - columns)
         if missing:
             raise Unavailable(

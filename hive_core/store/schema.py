@@ -166,7 +166,11 @@ class Reminder(HiveTable, table=True):
     """A message to come, to the inbox of the agent that set it. Deleted as it is delivered."""
 
     __tablename__ = "reminder"
-    __table_args__ = (Index("ix_reminder_due", "due_at_ms"), Index("ix_reminder_agent", "agent"), _AUTOINCREMENT)
+    __table_args__ = (
+        Index("ix_reminder_due", "due_at_ms"),
+        Index("ix_reminder_agent", "agent"),
+        _AUTOINCREMENT,
+    )
     id: int | None = _id()
     host: str
     agent: str

@@ -1,0 +1,69 @@
+"""Who did what, when, and how it ended: a table that only grows (SPEC section 5)."""
+
+from typing import Final
+
+from sqlalchemy import Connection, insert, select
+
+from hive_core.clock import Clock, time_ms
+from hive_core.principals import Principal
+from hive_core.store import Store, schema
+from hive_shared.wire import AuditEntry
+
+TEXT_MAX_CHARACTERS: Final = 1000  # of one entry's subject or detail; bodies are never in it
+
+_INSERT: Final = insert(schema.audit)
+_ENTRY: Final = (
+    schema.audit.c.id,
+    schema.audit.c.at_ms,
+    schema.audit.c.principal,
+    schema.audit.c.action,
+    schema.audit.c.subject,
+    schema.audit.c.outcome,
+    schema.audit.c.detail,
+)
+
+
+class Audit:
+    """The audit table. Triggers in the database refuse to change or delete an entry."""
+
+    def __init__(self, store: Store, host: str = "local", clock: Clock = time_ms) -> None:
+        self._store = store
+        self._host = host
+        self._clock = clock
+
+    async def record(
+        self, principal: Principal, action: str, subject: str, outcome: str, detail: str = ""
+    ) -> None:
+        """Commit one entry; raises `Unavailable`. Never put a body, key or credential in it."""
+        await self._store.write(
+            lambda connection: self.insert(connection, principal, action, subject, outcome, detail)
+        )
+
+    def insert(
+        self,
+        connection: Connection,
+        principal: Principal,
+        action: str,
+        subject: str,
+        outcome: str = "ok",
+        detail: str = "",
+    ) -> None:
+        """Add an entry within the caller's transaction, so that both are stored or neither."""
+        connection.execute(
+            _INSERT,
+            {
+                "host": self._host,
+                "at_ms": self._clock(),
+                "principal": str(principal),
+                "action": action,
+                "subject": subject[:TEXT_MAX_CHARACTERS],
+                "outcome": outcome,
+                "detail": detail[:TEXT_MAX_CHARACTERS],
+            },
+        )
+
+    async def recent(self, limit: int) -> list[AuditEntry]:
+        """The newest `limit` entries, oldest first."""
+        newest = select(*_ENTRY).order_by(schema.audit.c.id.desc()).limit(limit)
+        rows = await self._store.read(lambda connection: connection.execute(newest).all())
+        return [AuditEntry.model_validate(row._mapping) for row in reversed(rows)]

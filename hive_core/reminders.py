@@ -1,0 +1,115 @@
+"""Messages to oneself at a later time (SPEC section 4, `remind`)."""
+
+import asyncio
+import logging
+from functools import partial
+from typing import Final
+
+from sqlalchemy import Connection, delete, func, insert, select
+
+from hive_core.audit import Audit
+from hive_core.broker import Broker, Post
+from hive_core.clock import Clock, time_ms
+from hive_core.principals import Principal
+from hive_core.store import Store
+from hive_core.store.schema import reminder as table
+from hive_shared.errors import HiveError, TooMany
+from hive_shared.wire import Remind, ReminderSet
+
+log = logging.getLogger(__name__)
+
+PENDING_MAX: Final = 50  # of one agent
+BODY_PREFIX: Final = "[reminder] "
+LOOK_AT_CLOCK_SECONDS: Final = 30.0  # the wall clock may jump, or the host may have slept
+RETRY_SECONDS: Final = 5.0  # after the store could not be written
+DELIVER_MAX: Final = 100  # of one transaction
+
+
+class Reminders:
+    """Pending reminders. `run` delivers each exactly once, also across restarts of the daemon."""
+
+    def __init__(self, store: Store, audit: Audit, host: str = "local", clock: Clock = time_ms) -> None:
+        self._store = store
+        self._audit = audit
+        self._host = host
+        self._clock = clock
+        self._changed = asyncio.Event()
+
+    async def set(self, principal: Principal, request: Remind) -> ReminderSet:
+        """Remind `principal` at the time in `request`; a time that has passed means now.
+
+        Raises `TooMany` when 50 of its reminders are pending.
+        """
+        now_ms = self._clock()
+        due_at_ms = _due_at_ms(request, now_ms)
+        row = {
+            "host": self._host,
+            "agent": principal.name,
+            "body": request.body,
+            "due_at_ms": due_at_ms,
+            "set_at_ms": now_ms,
+        }
+
+        def work(connection: Connection) -> int:
+            _check_room(connection, principal)
+            number = int(connection.execute(insert(table), row).lastrowid)
+            self._audit.insert(
+                connection, principal, "remind", f"reminder {number}", "ok", f"due {due_at_ms}"
+            )
+            return number
+
+        number = await self._store.write(work, committed=lambda _: self._changed.set())
+        return ReminderSet(reminder_id=number, due_at_ms=due_at_ms)
+
+    async def run(self, broker: Broker) -> None:
+        """Deliver what is due, then sleep until the next; until cancelled."""
+        while True:
+            self._changed.clear()
+            try:
+                sleep_seconds = await self._deliver_due(broker)
+            except HiveError as error:
+                log.warning("reminders wait: %s", error)
+                sleep_seconds = RETRY_SECONDS
+            try:
+                async with asyncio.timeout(sleep_seconds):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+
+    async def _deliver_due(self, broker: Broker) -> float | None:
+        """Deliver what is due; how many seconds to sleep, None for until one is set."""
+        while True:
+            now_ms = self._clock()
+            next_ms = await self._store.read(_next_due_ms)
+            if next_ms is None:
+                return None
+            if next_ms > now_ms:
+                return min((next_ms - now_ms) / 1000, LOOK_AT_CLOCK_SECONDS)
+            await broker.transact(partial(self._deliver, broker, now_ms))
+
+    def _deliver(self, broker: Broker, now_ms: int, connection: Connection, post: Post) -> None:
+        due = select(table).where(table.c.due_at_ms <= now_ms).order_by(table.c.due_at_ms, table.c.id)
+        for row in connection.execute(due.limit(DELIVER_MAX)).all():
+            connection.execute(delete(table).where(table.c.id == row.id))
+            if not broker.reaches(row.agent):
+                continue  # purged since: there is nobody left to remind
+            number = post(row.agent, row.agent, BODY_PREFIX + row.body)
+            principal = Principal.agent(row.agent, via=f"reminder {row.id}")
+            self._audit.insert(connection, principal, "send", row.agent, "ok", f"message {number}")
+
+
+def _next_due_ms(connection: Connection) -> int | None:
+    earliest: int | None = connection.execute(select(func.min(table.c.due_at_ms))).scalar()
+    return earliest
+
+
+def _due_at_ms(request: Remind, now_ms: int) -> int:
+    if request.at is not None:
+        return int(request.at * 1000)
+    return now_ms + int((request.after_seconds or 0.0) * 1000)
+
+
+def _check_room(connection: Connection, principal: Principal) -> None:
+    mine = select(func.count()).select_from(table).where(table.c.agent == principal.name)
+    if connection.execute(mine).scalar_one() >= PENDING_MAX:
+        raise TooMany(f"{principal.name} has {PENDING_MAX} reminders pending, which is the limit")
