@@ -1,0 +1,598 @@
+"""Everything an operator, the manager or an agent may do: the only door to queues and lifecycle.
+
+Each action takes who asks first, checks the one table of authority, does it, and leaves a line in the
+audit: also for what was refused. Surfaces and web call these and nothing behind them.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from hive_core.approvals import Approvals
+from hive_core.audit import Audit
+from hive_core.authority import Operation, authorize
+from hive_core.background import TaskSet
+from hive_core.broker import Broker
+from hive_core.feed import Feed
+from hive_core.lifecycle import Lifecycle
+from hive_core.principals import Kind, Principal
+from hive_core.questions import Questions
+from hive_core.registry import Registry
+from hive_core.reminders import Reminders
+from hive_core.roster import Roster
+from hive_shared import wire
+from hive_shared.errors import Conflict, HiveError, NotAvailable, Unavailable
+from hive_shared.events import HelperEvent
+from hive_shared.names import MANAGER, OPERATOR, SYSTEM, check_agent_name, check_existing_name
+from hive_shared.wire import ApprovalKind, ApprovalStatus
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+INBOX_SHOWN = 50
+MESSAGES_SHOWN = 200
+RESOLVED_SHOWN = 20
+FOLLOW_QUEUE = 2000  # messages a follower may be behind
+SAME_ALARM_SECONDS = 600.0  # a flood or a lost login is told once in that time, however often it happens
+STOP_ANSWER = "stop "  # and the agent's name
+
+_FINISHED = frozenset({ApprovalStatus.DEPLOYED, ApprovalStatus.FAILED, ApprovalStatus.DENIED})
+
+
+class LoginDesk(Protocol):
+    """Who makes one-time logins and ends sessions; part of the web."""
+
+    async def login_url(self) -> wire.LoginUrl: ...
+
+    async def logout_all(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What actions act on; built once by the daemon."""
+
+    registry: Registry
+    broker: Broker
+    approvals: Approvals
+    questions: Questions
+    reminders: Reminders
+    audit: Audit
+    feed: Feed
+    roster: Roster
+    lifecycle: Lifecycle
+    operator_pronouns: str
+    describe: Callable[[], dict[str, Any]]  # what HiveStatus says of the daemon itself
+
+
+class Actions:
+    """The door. Attributes are for reading what a surface shows; changes go through methods."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.registry = parts.registry
+        self.broker = parts.broker
+        self.approvals = parts.approvals
+        self.questions = parts.questions
+        self.reminders = parts.reminders
+        self.audit = parts.audit
+        self.feed = parts.feed
+        self.roster = parts.roster
+        self.lifecycle = parts.lifecycle
+        self.login_desk: LoginDesk | None = None  # set by the daemon once the web stands
+        self._pronouns = parts.operator_pronouns
+        self._describe = parts.describe
+        self._work = TaskSet("approved work")
+        self._alarms: dict[tuple[str, str], float] = {}
+        self._pending: set[int] = set()
+        self._open_questions: set[int] = set()
+
+    async def open(self) -> None:
+        """Count what waits, and begin to tell the dashboards of every change. Call once."""
+        self._pending = {approval.id for approval in await self.approvals.pending()}
+        self._open_questions = {question.id for question in await self.questions.open()}
+        self.approvals.subscribe(self._approval_changed)
+        self.questions.subscribe(self._question_changed)
+        self.broker.subscribe(self._message_sent)
+        self.broker.subscribe_overload(self._overloaded)
+
+    async def close(self) -> None:
+        """End approved work that is under way; the next start takes it up again."""
+        await self._work.close()
+
+    # --- agents, manager: messages ------------------------------------------
+
+    async def send(self, who: Principal, request: wire.Send) -> wire.Sent:
+        authorize(who, Operation.SEND)
+        return await self.broker.send(who, request)
+
+    async def recv(self, who: Principal, request: wire.Recv, lease: str) -> wire.Received:
+        authorize(who, Operation.RECEIVE)
+        received = await self.broker.recv(who.name, request, lease)
+        if received.messages:
+            self.roster.changed(who.name)
+        return received
+
+    async def ack(self, who: Principal, request: wire.Ack) -> wire.Acked:
+        authorize(who, Operation.ACKNOWLEDGE)
+        acked = await self.broker.ack(who.name, request.ids)
+        self.roster.changed(who.name)
+        return acked
+
+    def standing(self, who: Principal) -> wire.Standing:
+        """Who the caller is, what is unread, who else is here."""
+        authorize(who, Operation.STANDING)
+        me = self.registry.require(who.name)
+        peers = [
+            wire.Peer(name=view.name, role=view.role, running=view.state is wire.AgentState.RUNNING)
+            for view in self.roster.views()
+            if view.name != who.name
+        ]
+        return wire.Standing(
+            me=me.name,
+            role=me.role,
+            unread=self.broker.unread(me.name),
+            peers=peers,
+            operator_pronouns=self._pronouns,
+        )
+
+    async def ask_operator(self, who: Principal, request: wire.AskOperator) -> wire.QuestionAsked:
+        authorize(who, Operation.ASK_OPERATOR)
+        question = await self._refusals_recorded(
+            who, Operation.ASK_OPERATOR, who.name, self.questions.ask(who, request)
+        )
+        return wire.QuestionAsked(question_id=question.id)
+
+    async def remind(self, who: Principal, request: wire.Remind) -> wire.ReminderSet:
+        authorize(who, Operation.REMIND)
+        return await self.reminders.set(who, request)
+
+    async def report(self, who: Principal, request: wire.Report, connection: int) -> wire.Empty:
+        """What a harness says of itself; believed about itself alone."""
+        authorize(who, Operation.REPORT)
+        said = wire.HarnessReport(
+            badge=request.badge,
+            backend=request.backend,
+            model=request.model,
+            note=request.note,
+            resumes_at_ms=request.resumes_at_ms,
+        )
+        before = self.roster.report(who.name, said, connection)
+        lost = said.badge is wire.Badge.NEEDS_LOGIN and before.badge is not wire.Badge.NEEDS_LOGIN
+        if lost and who.kind is Kind.AGENT and self._first_alarm("needs_login", who.name):
+            await self._tell_manager(HelperEvent(event="needs_login", agent=who.name))
+        return wire.Empty()
+
+    def connection_ended(self, who: Principal, connection: int) -> None:
+        self.roster.reporter_left(who.name, connection)
+
+    # --- approvals ----------------------------------------------------------
+
+    async def request_spawn(self, who: Principal, name: str, note: str = "") -> wire.ApprovalAsked:
+        """Ask for a new agent, or for one revived from its tombstone."""
+        authorize(who, Operation.REQUEST_SPAWN)
+        return await self._refusals_recorded(
+            who, Operation.REQUEST_SPAWN, name[:64], self._request_spawn(who, name, note)
+        )
+
+    async def request_apply_commit(
+        self, who: Principal, request: wire.RequestApplyCommit
+    ) -> wire.ApprovalAsked:
+        authorize(who, Operation.REQUEST_APPLY_COMMIT)
+        self.registry.require(request.agent)
+        raise NotAvailable(
+            "request_apply_commit: this hive cannot apply configuration commits yet; "
+            "the local runtime runs every agent with the system's own programs"
+        )
+
+    async def approve(self, who: Principal, approval_id: int, commit: str | None = None) -> wire.ApprovalView:
+        """The operator's yes. Returns at once; `wait_resolved` waits for what follows."""
+        authorize(who, Operation.APPROVE)
+        approval = await self._refusals_recorded(
+            who, Operation.APPROVE, f"approval {approval_id}", self._approve(who, approval_id, commit)
+        )
+        self._begin(approval)
+        return approval
+
+    async def deny(self, who: Principal, approval_id: int, note: str = "") -> wire.ApprovalView:
+        authorize(who, Operation.DENY)
+        denied = await self._refusals_recorded(
+            who, Operation.DENY, f"approval {approval_id}", self.approvals.deny(approval_id, who, note)
+        )
+        await self._tell_manager(_resolved(denied))
+        return denied
+
+    async def wait_resolved(self, approval_id: int) -> wire.ApprovalView:
+        """The approval once it is deployed, failed or denied. Shielded: the work outlives the waiter."""
+        while True:
+            changed = self._approval_change(approval_id)
+            approval = await self.approvals.get(approval_id)
+            if approval.status in _FINISHED:
+                changed.cancel()
+                return approval
+            await changed
+
+    async def resume_unfinished(self) -> None:
+        """At start: go on with everything that was approved and not finished when the daemon ended."""
+        for approval in await self.approvals.unfinished():
+            log.warning(
+                "approval %d (%s %s) was interrupted at %r; finishing it",
+                approval.id, approval.kind.value, approval.agent, approval.step or "the beginning",
+            )  # fmt: skip
+            self._begin(approval)
+
+    async def pending(self, who: Principal, *, resolved: int = 0) -> list[wire.ApprovalView]:
+        """What waits or is under way, oldest first; then the last `resolved` others, newest first."""
+        authorize(who, Operation.LIST_APPROVALS)
+        waiting = await self.approvals.pending()
+        under_way = await self.approvals.unfinished()
+        listed = sorted({a.id: a for a in (*waiting, *under_way)}.values(), key=lambda a: a.id)
+        if not resolved:
+            return listed
+        known = {approval.id for approval in listed}
+        others = [a for a in await self.approvals.all(resolved + len(known)) if a.id not in known]
+        return [*listed, *others[:resolved]]
+
+    # --- lifecycle ----------------------------------------------------------
+
+    async def spawn(self, who: Principal, name: str) -> wire.AgentDone:
+        """Request, approve and wait: for the operator, whose yes it is anyway."""
+        authorize(who, Operation.SPAWN)
+        asked = await self.request_spawn(who, name)
+        if asked.approval.status is ApprovalStatus.PENDING:
+            await self.approve(who, asked.approval.id)
+        done = await self.wait_resolved(asked.approval.id)
+        if done.status is not ApprovalStatus.DEPLOYED:
+            raise HiveError(f"spawn {name}: {done.status.value}: {done.note or 'see the log of hive-c0re'}")
+        return wire.AgentDone(agent=self.roster.view(name), note=done.note)
+
+    async def start(self, who: Principal, name: str) -> wire.AgentDone:
+        return await self._manage(who, Operation.START, name, lambda: self.lifecycle.start(name))
+
+    async def kill(self, who: Principal, name: str) -> wire.AgentDone:
+        """Stop an agent. The manager is told, unless it asked itself."""
+        done = await self._manage(who, Operation.KILL, name, lambda: self.lifecycle.stop(name))
+        if who.kind is not Kind.MANAGER and name != MANAGER:
+            await self._tell_manager(HelperEvent(event="killed", agent=name))
+        return done
+
+    async def restart(self, who: Principal, name: str) -> wire.AgentDone:
+        return await self._manage(who, Operation.RESTART, name, lambda: self.lifecycle.restart(name))
+
+    async def rebuild(self, who: Principal, name: str) -> wire.AgentDone:
+        """The one verb that repairs all: directories, port, socket and container are made right again."""
+        try:
+            done = await self._manage(who, Operation.REBUILD, name, lambda: self.lifecycle.rebuild(name))
+        except HiveError as error:
+            if self.registry.get(name) is not None and who.kind is Kind.OPERATOR:
+                await self._tell_manager(
+                    HelperEvent(event="rebuilt", agent=name, ok=False, note=error.message)
+                )
+            raise
+        if who.kind is Kind.OPERATOR:
+            await self._tell_manager(HelperEvent(event="rebuilt", agent=name, ok=True))
+        return done
+
+    async def update_all(self, who: Principal) -> wire.AgentList:
+        """Rebuild every agent that was built from another revision; the manager first."""
+        authorize(who, Operation.UPDATE_ALL)
+        stale = [view.name for view in self.roster.views() if view.needs_update]
+        for name in stale:
+            await self.rebuild(who, name)
+        return wire.AgentList(agents=[self.roster.view(name) for name in stale])
+
+    async def destroy(self, who: Principal, name: str, purge: bool = False) -> wire.AgentDone:
+        """Remove the container, keep the state as a tombstone; with `purge` remove that too."""
+        return await self.purge(who, name) if purge else await self._destroy(who, name)
+
+    async def purge(self, who: Principal, name: str) -> wire.AgentDone:
+        """Remove an agent, or its tombstone, with everything it left."""
+        authorize(who, Operation.DESTROY)
+        record = self.registry.require(name)
+        if not record.kept:
+            await self._destroy(who, name)
+        left = await self._recorded(who, "purge", name, self.lifecycle.purge(name))
+        note = f"not everything could be deleted: {'; '.join(left)}" if left else "nothing of it is left"
+        return wire.AgentDone(agent=None, note=note)
+
+    async def purge_tombstone(self, who: Principal, name: str) -> wire.AgentDone:
+        """As `purge`, and refuses what is not a tombstone."""
+        authorize(who, Operation.DESTROY)
+        if not self.registry.require(name).kept:
+            raise Conflict(f"agent {name} is not a tombstone; destroy it first")
+        return await self.purge(who, name)
+
+    async def logs(self, who: Principal, name: str, lines: int) -> list[str]:
+        authorize(who, Operation.LOGS, name)
+        self.registry.require(name)
+        return list(await self.lifecycle.runtime.logs(name, lines))
+
+    def follow_logs(self, who: Principal, name: str, lines: int) -> AsyncIterator[str]:
+        """The last `lines`, then every new one, until the reader leaves."""
+        authorize(who, Operation.FOLLOW_LOGS, name)
+        self.registry.require(name)
+        return self.lifecycle.runtime.follow(name, lines)
+
+    # --- questions ----------------------------------------------------------
+
+    async def answer(self, who: Principal, question_id: int, text: str) -> wire.QuestionView:
+        """The operator's answer goes to the asker as a message from `system`."""
+        authorize(who, Operation.ANSWER)
+        question = await self._refusals_recorded(
+            who, Operation.ANSWER, f"question {question_id}", self.questions.answer(question_id, text, who)
+        )
+        if question.asker == SYSTEM:
+            await self._obey(who, question)
+        return question
+
+    async def open_questions(self, who: Principal) -> list[wire.QuestionView]:
+        authorize(who, Operation.LIST_QUESTIONS)
+        return await self.questions.open()
+
+    # --- what the operator sees ---------------------------------------------
+
+    def agents(self, who: Principal) -> list[wire.AgentView]:
+        """Every live agent, the manager first."""
+        authorize(who, Operation.LIST_AGENTS)
+        return self.roster.views()
+
+    def agent(self, who: Principal, name: str) -> wire.AgentView:
+        authorize(who, Operation.LIST_AGENTS)
+        return self.roster.view(name)
+
+    def tombstones(self, who: Principal) -> list[wire.AgentView]:
+        authorize(who, Operation.LIST_TOMBSTONES)
+        return self.roster.tombstones()
+
+    async def inbox(self, who: Principal, limit: int = INBOX_SHOWN) -> list[wire.Message]:
+        """Messages to the operator, newest last."""
+        authorize(who, Operation.READ_INBOX)
+        return await self.broker.inbox(limit)
+
+    async def messages(self, who: Principal, limit: int, before: int | None = None) -> list[wire.Message]:
+        """Messages of the whole hive, newest last; only those older than `before`."""
+        authorize(who, Operation.READ_MESSAGES)
+        return await self.broker.recent(limit, before)
+
+    async def follow_messages(self, who: Principal, limit: int) -> AsyncIterator[wire.Message]:
+        """The last `limit` messages, then every new one, until the reader leaves."""
+        authorize(who, Operation.READ_MESSAGES)
+        queue: asyncio.Queue[wire.Message] = asyncio.Queue(FOLLOW_QUEUE)
+        behind = asyncio.Event()
+
+        def take(message: wire.Message) -> None:
+            try:
+                queue.put_nowait(message)
+            except asyncio.QueueFull:
+                behind.set()
+
+        unsubscribe = self.broker.subscribe(take)
+        try:
+            shown = 0
+            for message in await self.broker.recent(limit) if limit else []:
+                shown = max(shown, message.id)
+                yield message
+            while not behind.is_set():
+                message = await queue.get()
+                if message.id > shown:
+                    yield message
+        finally:
+            unsubscribe()
+        raise Unavailable("messages come faster than this follower reads them; follow again")
+
+    def status(self, who: Principal) -> wire.HiveStatus:
+        authorize(who, Operation.HIVE_STATUS)
+        return self._status()
+
+    async def snapshot(self, who: Principal) -> dict[str, Any]:
+        """The whole dashboard, and the feed's position that it includes."""
+        authorize(who, Operation.READ_DASHBOARD)
+        # The position is taken first: what happens while the rest is read comes once more as an
+        # event, which changes nothing. The other way round it would be lost.
+        position = self.feed.position()
+        approvals = await self.pending(who, resolved=RESOLVED_SHOWN)
+        questions = await self.open_questions(who)
+        inbox = await self.inbox(who)
+        messages = await self.messages(who, MESSAGES_SHOWN)
+        return {
+            "position": position,
+            "hive": _plain(self._status()),
+            "agents": _plain_list(self.roster.views()),
+            "tombstones": _plain_list(self.roster.tombstones()),
+            "approvals": _plain_list(approvals),
+            "questions": _plain_list(questions),
+            "inbox": _plain_list(inbox),
+            "messages": _plain_list(messages),
+        }
+
+    def publish_status(self) -> None:
+        """Tell the dashboards how many of everything there are now."""
+        self.feed.publish("hive", _plain(self._status()))
+
+    # --- logging in ---------------------------------------------------------
+
+    async def login_url(self, who: Principal) -> wire.LoginUrl:
+        """A one-time login for the dashboard."""
+        authorize(who, Operation.LOGIN)
+        return await self._recorded(who, Operation.LOGIN, "dashboard", self._desk().login_url())
+
+    async def logout_all(self, who: Principal) -> wire.LoggedOut:
+        authorize(who, Operation.LOGOUT_ALL)
+        ended = await self._recorded(who, Operation.LOGOUT_ALL, "dashboard", self._desk().logout_all())
+        return wire.LoggedOut(sessions=ended)
+
+    # --- inside -------------------------------------------------------------
+
+    def _desk(self) -> LoginDesk:
+        if self.login_desk is None:
+            raise NotAvailable("this hive runs without its dashboard; there is nothing to log in to")
+        return self.login_desk
+
+    async def _request_spawn(self, who: Principal, name: str, note: str) -> wire.ApprovalAsked:
+        record = self.registry.get(check_agent_name(name))
+        if record is not None and not record.kept:
+            raise Conflict(f"agent {name} exists already; choose another name, or destroy it first")
+        approval, existing = await self.approvals.request(
+            ApprovalKind.SPAWN, name, who, note, revives=record is not None
+        )
+        return wire.ApprovalAsked(approval=approval, existing=existing)
+
+    async def _approve(self, who: Principal, approval_id: int, commit: str | None) -> wire.ApprovalView:
+        approval = await self.approvals.get(approval_id)
+        if commit is not None and commit != (approval.commit or ""):
+            raise Conflict(
+                f"approval {approval_id} is for commit {approval.commit or '(none)'}, not for the one "
+                "that was on screen; reload and look again"
+            )
+        return await self.approvals.approve(approval_id, who)
+
+    def _begin(self, approval: wire.ApprovalView) -> None:
+        self._work.start(self._carry_out(approval), name=f"approval-{approval.id}")
+
+    async def _carry_out(self, approval: wire.ApprovalView) -> None:
+        """Do what was approved; its outcome is in the approval, and told the manager."""
+        agent = approval.agent
+        try:
+            if approval.kind is not ApprovalKind.SPAWN:
+                raise NotAvailable(f"approvals of kind {approval.kind.value} cannot be carried out yet")
+            note = await self.lifecycle.spawn(approval)
+        except (HiveError, OSError) as error:
+            note = error.message if isinstance(error, HiveError) else str(error)
+            log.error("approval %d: spawning %s failed: %s", approval.id, agent, note)
+            resolved = await self.approvals.failed(approval.id, note)
+        else:
+            resolved = await self.approvals.deployed(approval.id, note)
+            log.info("approval %d: %s is deployed%s", approval.id, agent, f" ({note})" if note else "")
+        ok = resolved.status is ApprovalStatus.DEPLOYED
+        await self._tell_manager(_resolved(resolved))
+        await self._tell_manager(HelperEvent(event="spawned", agent=agent, ok=ok, note=note or None))
+
+    def _approval_change(self, approval_id: int) -> asyncio.Future[None]:
+        changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def notice(view: wire.ApprovalView) -> None:
+            if view.id == approval_id and view.status in _FINISHED and not changed.done():
+                changed.set_result(None)
+
+        unsubscribe = self.approvals.subscribe(notice)
+        changed.add_done_callback(lambda _: unsubscribe())
+        return changed
+
+    async def _manage(
+        self, who: Principal, operation: Operation, name: str, work: Callable[[], Awaitable[str]]
+    ) -> wire.AgentDone:
+        """One lifecycle operation on one live agent."""
+        authorize(who, operation, name)
+        check_existing_name(name)
+        if self.registry.require(name).kept:
+            raise Conflict(f"agent {name} was destroyed; revive it first (spawn {name})")
+        note = await self._recorded(who, operation, name, work())
+        return wire.AgentDone(agent=self.roster.view(name), note=note)
+
+    async def _destroy(self, who: Principal, name: str) -> wire.AgentDone:
+        authorize(who, Operation.DESTROY)
+        if name == MANAGER:
+            raise Conflict(f"{MANAGER} cannot be destroyed: a hive has a manager; `kill` stops it")
+        if self.registry.require(name).kept:
+            raise Conflict(f"agent {name} is destroyed already; purge removes its state too")
+        note = await self._recorded(who, Operation.DESTROY, name, self.lifecycle.destroy(name))
+        await self._tell_manager(HelperEvent(event="destroyed", agent=name))
+        return wire.AgentDone(agent=self.roster.view(name), note=note)
+
+    async def _recorded(self, who: Principal, action: str, subject: str, work: Awaitable[T]) -> T:
+        """The result of `work`, with a line in the audit however it ends."""
+        result = await self._refusals_recorded(who, action, subject, work)
+        await self.audit.record(who, str(action), subject, "ok")
+        return result
+
+    async def _refusals_recorded(self, who: Principal, action: str, subject: str, work: Awaitable[T]) -> T:
+        """As `_recorded`, for what audits its own success in the transaction that makes it true."""
+        try:
+            return await work
+        except HiveError as error:
+            with contextlib.suppress(Unavailable):  # a store that is down has been told already
+                await self.audit.record(who, str(action), subject, f"refused: {error.code}", error.message)
+            raise
+
+    async def _tell_manager(self, event: HelperEvent) -> None:
+        """A fact for the manager, as a message from `system`; dropped only while there is no manager."""
+        if self.registry.get(MANAGER) is not None:
+            await self.broker.notify(MANAGER, event.as_body())
+
+    def _overloaded(self, sender: str, to: str) -> None:
+        """An agent began to send faster than it may: the operator decides (SPEC section 5, loop breaker)."""
+        if self._first_alarm("flood", sender):
+            self._work.start(self._ask_about_flood(sender, to), name=f"flood-{sender}")
+
+    async def _ask_about_flood(self, sender: str, to: str) -> None:
+        question = wire.AskOperator(
+            question=f"{sender} sends more messages than the limit allows, last to {to}. "
+            "Its sends are refused until it slows down. Should it go on?",
+            options=["let it go on", STOP_ANSWER + sender],
+        )
+        with contextlib.suppress(HiveError):  # too many are open already: the operator has enough to see
+            await self.questions.ask(Principal.system("loop breaker"), question)
+
+    async def _obey(self, who: Principal, question: wire.QuestionView) -> None:
+        """Carry out the answer to a question that the hive itself asked."""
+        answer = question.answer or ""
+        name = answer.removeprefix(STOP_ANSWER)
+        if answer in question.options and name != answer:
+            await self.kill(who, name)
+
+    def _approval_changed(self, approval: wire.ApprovalView) -> None:
+        waits = approval.status is ApprovalStatus.PENDING
+        (self._pending.add if waits else self._pending.discard)(approval.id)
+        self.feed.publish("approval", _plain(approval))
+        self.publish_status()
+
+    def _question_changed(self, question: wire.QuestionView) -> None:
+        waits = question.answer is None
+        (self._open_questions.add if waits else self._open_questions.discard)(question.id)
+        self.feed.publish("question", _plain(question))
+        self.publish_status()
+
+    def _message_sent(self, message: wire.Message) -> None:
+        self.feed.publish("message", _plain(message))
+        if self.registry.get(message.to) is not None:
+            self.roster.changed(message.to)
+
+    def _first_alarm(self, kind: str, name: str) -> bool:
+        now = asyncio.get_running_loop().time()
+        last = self._alarms.get((kind, name))
+        if last is not None and now - last < SAME_ALARM_SECONDS:
+            return False
+        self._alarms[kind, name] = now
+        return True
+
+    def _status(self) -> wire.HiveStatus:
+        views = self.roster.views()
+        return wire.HiveStatus(
+            **self._describe(),
+            agents=len(views),
+            running=sum(view.state is wire.AgentState.RUNNING for view in views),
+            pending_approvals=len(self._pending),
+            open_questions=len(self._open_questions),
+            operator_unread=self.broker.unread(OPERATOR),
+        )
+
+
+def _resolved(approval: wire.ApprovalView) -> HelperEvent:
+    return HelperEvent(
+        event="approval_resolved",
+        id=approval.id,
+        agent=approval.agent,
+        kind=approval.kind.value,
+        commit=approval.commit,
+        status=approval.status.value,
+        note=approval.note or None,
+    )
+
+
+def _plain(value: wire.Model) -> dict[str, Any]:
+    return value.model_dump(mode="json")
+
+
+def _plain_list(values: list[Any]) -> list[dict[str, Any]]:
+    return [_plain(value) for value in values]

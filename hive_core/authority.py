@@ -1,0 +1,141 @@
+"""Who may do what: one table, operation × kind of principal (SPEC sections 4 and 12).
+
+Nobody else in the daemon decides about permission by kind; `Actions` asks here first, whatever
+surface a request came through.
+"""
+
+from enum import StrEnum
+from typing import Any
+
+from hive_core.principals import Kind, Principal
+from hive_shared import wire
+from hive_shared.errors import Forbidden
+from hive_shared.names import MANAGER
+
+
+class Operation(StrEnum):
+    """Everything that can be asked of the hive."""
+
+    SEND = "send"
+    RECEIVE = "recv"
+    ACKNOWLEDGE = "ack"
+    STANDING = "standing"
+    ASK_OPERATOR = "ask_operator"
+    REMIND = "remind"
+    REPORT = "report"
+    REQUEST_SPAWN = "request_spawn"
+    REQUEST_APPLY_COMMIT = "request_apply_commit"
+    START = "start"
+    KILL = "kill"
+    RESTART = "restart"
+    REBUILD = "rebuild"
+    LIST_AGENTS = "list_agents"
+    LOGS = "logs"
+    SPAWN = "spawn"
+    UPDATE_ALL = "update_all"
+    DESTROY = "destroy"
+    LIST_TOMBSTONES = "list_tombstones"
+    LIST_APPROVALS = "list_approvals"
+    APPROVE = "approve"
+    DENY = "deny"
+    LIST_QUESTIONS = "list_questions"
+    ANSWER = "answer"
+    READ_INBOX = "read_inbox"
+    READ_MESSAGES = "read_messages"
+    HIVE_STATUS = "hive_status"
+    LOGIN = "login"
+    LOGOUT_ALL = "logout_all"
+    FOLLOW_LOGS = "follow_logs"
+    READ_DASHBOARD = "read_dashboard"
+    USE_AGENT_PAGE = "use_agent_page"
+
+
+_AGENTS = frozenset({Kind.AGENT, Kind.MANAGER})
+_MANAGER = frozenset({Kind.MANAGER})
+_OPERATOR = frozenset({Kind.OPERATOR})
+_LEADERS = frozenset({Kind.MANAGER, Kind.OPERATOR})
+
+ALLOWED: dict[Operation, frozenset[Kind]] = {
+    Operation.SEND: _AGENTS | _OPERATOR,
+    Operation.RECEIVE: _AGENTS,
+    Operation.ACKNOWLEDGE: _AGENTS,
+    Operation.STANDING: _AGENTS,
+    Operation.ASK_OPERATOR: _AGENTS,
+    Operation.REMIND: _AGENTS,
+    Operation.REPORT: _AGENTS,
+    Operation.REQUEST_SPAWN: _LEADERS,
+    Operation.REQUEST_APPLY_COMMIT: _MANAGER,
+    Operation.START: _LEADERS,
+    Operation.KILL: _LEADERS,
+    Operation.RESTART: _LEADERS,
+    Operation.REBUILD: _LEADERS,
+    Operation.LIST_AGENTS: _LEADERS,
+    Operation.LOGS: _LEADERS,
+    Operation.SPAWN: _OPERATOR,
+    Operation.UPDATE_ALL: _OPERATOR,
+    Operation.DESTROY: _OPERATOR,
+    Operation.LIST_TOMBSTONES: _OPERATOR,
+    Operation.LIST_APPROVALS: _OPERATOR,
+    Operation.APPROVE: _OPERATOR,
+    Operation.DENY: _OPERATOR,
+    Operation.LIST_QUESTIONS: _OPERATOR,
+    Operation.ANSWER: _OPERATOR,
+    Operation.READ_INBOX: _OPERATOR,
+    Operation.READ_MESSAGES: _OPERATOR,
+    Operation.HIVE_STATUS: _OPERATOR,
+    Operation.LOGIN: _OPERATOR,
+    Operation.LOGOUT_ALL: _OPERATOR,
+    Operation.FOLLOW_LOGS: _OPERATOR,
+    Operation.READ_DASHBOARD: _OPERATOR,
+    Operation.USE_AGENT_PAGE: _OPERATOR,
+}
+
+# What each request on the wire asks for. A request may need more (a followed log, tombstones);
+# then its action checks that too.
+OPERATION_OF: dict[type[wire.Request[Any]], Operation] = {
+    wire.Send: Operation.SEND,
+    wire.Recv: Operation.RECEIVE,
+    wire.Ack: Operation.ACKNOWLEDGE,
+    wire.Status: Operation.STANDING,
+    wire.AskOperator: Operation.ASK_OPERATOR,
+    wire.Remind: Operation.REMIND,
+    wire.Report: Operation.REPORT,
+    wire.RequestSpawn: Operation.REQUEST_SPAWN,
+    wire.RequestApplyCommit: Operation.REQUEST_APPLY_COMMIT,
+    wire.Start: Operation.START,
+    wire.Kill: Operation.KILL,
+    wire.Restart: Operation.RESTART,
+    wire.Update: Operation.REBUILD,
+    wire.Rebuild: Operation.REBUILD,
+    wire.Agents: Operation.LIST_AGENTS,
+    wire.ListAgents: Operation.LIST_AGENTS,
+    wire.Logs: Operation.LOGS,
+    wire.Spawn: Operation.SPAWN,
+    wire.RebuildAll: Operation.UPDATE_ALL,
+    wire.Destroy: Operation.DESTROY,
+    wire.Pending: Operation.LIST_APPROVALS,
+    wire.Approve: Operation.APPROVE,
+    wire.Deny: Operation.DENY,
+    wire.Questions: Operation.LIST_QUESTIONS,
+    wire.Answer: Operation.ANSWER,
+    wire.Inbox: Operation.READ_INBOX,
+    wire.Messages: Operation.READ_MESSAGES,
+    wire.DaemonStatus: Operation.HIVE_STATUS,
+    wire.MakeLoginUrl: Operation.LOGIN,
+    wire.LogoutAll: Operation.LOGOUT_ALL,
+}
+
+# The manager cannot take itself away: nobody but the operator could bring it back.
+_NOT_ON_ITSELF = frozenset({Operation.KILL, Operation.RESTART, Operation.REBUILD})
+
+
+def authorize(principal: Principal, operation: Operation, agent: str | None = None) -> None:
+    """Return if `principal` may do `operation` (to `agent`); else raise `Forbidden`."""
+    if principal.kind not in ALLOWED[operation]:
+        raise Forbidden(f"{operation}: {principal} may not do that; {_who(operation)} may")
+    if principal.kind is Kind.MANAGER and agent == MANAGER and operation in _NOT_ON_ITSELF:
+        raise Forbidden(f"{operation} {MANAGER}: the manager may not do that to itself; ask the operator")
+
+
+def _who(operation: Operation) -> str:
+    return " and ".join(sorted(f"the {kind.value}" for kind in ALLOWED[operation]))

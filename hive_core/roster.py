@@ -1,0 +1,189 @@
+"""What every agent is doing just now: container state, harness report, unread count.
+
+In memory only. The registry knows which agents exist, the runtime what runs; here the two become
+the `AgentView` that operator and manager see, and each change goes to the live feed.
+"""
+
+import asyncio
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hive_core.clock import time_ms
+from hive_core.feed import Feed
+from hive_core.registry import AgentRecord, Registry
+from hive_shared.names import container_name
+from hive_shared.paths import HostPaths
+from hive_shared.wire import AgentState, AgentView, Badge, HarnessReport
+
+# Reports and unread counts change in bursts, and an agent can cause them at will.
+PUBLISH_DELAY_SECONDS = 0.1
+CREDENTIAL_FILES = (".credentials.json", "api-key")
+
+
+@dataclass
+class _Live:
+    state: AgentState = AgentState.STOPPED
+    since_ms: int = field(default_factory=time_ms)
+    note: str = ""
+    pid: int | None = None
+    restarts: int = 0
+    report: HarnessReport = field(default_factory=HarnessReport)
+    reporter: int | None = None  # the connection that reported last
+    state_bytes: int | None = None
+
+
+class Roster:
+    """The present state of every agent of this host."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        feed: Feed,
+        paths: HostPaths,
+        *,
+        unread: Callable[[str], int],
+        isolation: str,
+    ) -> None:
+        self._registry = registry
+        self._feed = feed
+        self._paths = paths
+        self._unread = unread
+        self._isolation = isolation
+        self._live: dict[str, _Live] = {}
+        self._due: dict[str, asyncio.TimerHandle] = {}
+
+    # --- reading ---
+
+    def state(self, name: str) -> AgentState:
+        return self._of(name).state
+
+    def view(self, name: str) -> AgentView:
+        """The agent as it is now; raises `UnknownAgent`."""
+        return self._view(self._registry.require(name))
+
+    def views(self) -> list[AgentView]:
+        """Every live agent, the manager first."""
+        return [self._view(record) for record in self._registry.live()]
+
+    def tombstones(self) -> list[AgentView]:
+        return [self._view(record) for record in self._registry.tombstones()]
+
+    # --- changes ---
+
+    def set_state(self, name: str, state: AgentState, *, note: str = "", pid: int | None = None) -> None:
+        """A container changed; told at once."""
+        live = self._of(name)
+        live.state, live.note, live.pid, live.since_ms = state, note, pid, time_ms()
+        if state is not AgentState.RUNNING:
+            self._offline(live)
+        self.publish(name)
+
+    def set_restarts(self, name: str, restarts: int) -> None:
+        self._of(name).restarts = restarts
+        self.changed(name)
+
+    def set_note(self, name: str, note: str) -> None:
+        self._of(name).note = note
+        self.changed(name)
+
+    def set_state_bytes(self, name: str, size: int | None) -> None:
+        self._of(name).state_bytes = size
+        self.publish_tombstones()
+
+    def report(self, name: str, report: HarnessReport, connection: int) -> HarnessReport:
+        """A harness told what it is doing; returns what it had told before."""
+        live = self._of(name)
+        before = live.report
+        since_ms = before.since_ms if before.badge is report.badge else time_ms()
+        live.report = report.model_copy(update={"since_ms": since_ms})
+        live.reporter = connection
+        self.changed(name)
+        return before
+
+    def reporter_left(self, name: str, connection: int) -> None:
+        """A connection ended; if it was the one that reported, nobody speaks for the harness now."""
+        live = self._live.get(name)
+        if live is not None and live.reporter == connection:
+            self._offline(live)
+            self.changed(name)
+
+    def forget(self, name: str) -> None:
+        """The agent is gone, or a tombstone."""
+        self._live.pop(name, None)
+        timer = self._due.pop(name, None)
+        if timer is not None:
+            timer.cancel()
+        self._feed.publish("agent_gone", {"name": name})
+
+    # --- telling ---
+
+    def changed(self, name: str) -> None:
+        """Publish the agent soon; many changes within a moment become one event."""
+        if name not in self._due:
+            loop = asyncio.get_running_loop()
+            self._due[name] = loop.call_later(PUBLISH_DELAY_SECONDS, self.publish, name)
+
+    def publish(self, name: str) -> None:
+        timer = self._due.pop(name, None)
+        if timer is not None:
+            timer.cancel()
+        record = self._registry.get(name)
+        if record is not None and not record.kept:
+            self._feed.publish("agent", self._view(record).model_dump(mode="json"))
+
+    def publish_tombstones(self) -> None:
+        kept = [view.model_dump(mode="json") for view in self.tombstones()]
+        self._feed.publish("tombstones", {"agents": kept})
+
+    def close(self) -> None:
+        for timer in self._due.values():
+            timer.cancel()
+        self._due.clear()
+
+    # --- inside ---
+
+    def _of(self, name: str) -> _Live:
+        return self._live.setdefault(name, _Live())
+
+    def _offline(self, live: _Live) -> None:
+        live.reporter = None
+        if live.report.badge is not Badge.OFFLINE:
+            live.report = HarnessReport(
+                since_ms=time_ms(), backend=live.report.backend, model=live.report.model
+            )
+
+    def _view(self, record: AgentRecord) -> AgentView:
+        live = self._of(record.name)
+        return AgentView(
+            name=record.name,
+            role=record.role,
+            container=container_name(record.name),
+            host=record.host,
+            port=record.port,
+            state=AgentState.TOMBSTONE if record.kept else live.state,
+            since_ms=live.since_ms,
+            isolation=self._isolation,
+            pid=live.pid,
+            restarts=live.restarts,
+            unread=self._unread(record.name),
+            note=live.note,
+            report=live.report,
+            state_bytes=live.state_bytes,
+            has_credentials=has_credentials(self._paths.claude(record.name)),
+        )
+
+
+def has_credentials(directory: Path) -> bool:
+    """Whether an agent's own files look as if it can log in; they are looked at, never opened."""
+    return any(_is_filled_file(directory / name) for name in CREDENTIAL_FILES)
+
+
+def _is_filled_file(path: Path) -> bool:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size > 0
