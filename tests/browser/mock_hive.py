@@ -21,7 +21,7 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from hive_shared.events import LiveEvent
+from hive_shared.events import EventKind, LiveEvent
 from hive_shared.wire import AgentView, ApprovalView, HiveStatus, Message, QuestionView
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
@@ -55,7 +55,8 @@ def hive_status(**more: Any) -> dict[str, Any]:
 def agent_view(name: str, **more: Any) -> dict[str, Any]:
     manager = name == "hm1nd"
     fields: dict[str, Any] = {
-        "name": name, "role": "manager" if manager else "agent", "container": name if manager else f"h-{name}",
+        "name": name, "role": "manager" if manager else "agent",
+        "container": name if manager else f"h-{name}",
         "host": "local", "port": 8000 if manager else 8123, "state": "running", "since_ms": now_ms() - 60_000,
         "isolation": "bubblewrap",
         "report": {"badge": "idle", "since_ms": now_ms() - 5_000, "backend": "claude", "model": "sonnet"},
@@ -104,7 +105,9 @@ class Harness:
         self.down = False
 
     def add(self, kind: str, data: dict[str, Any]) -> dict[str, Any]:
-        event = LiveEvent(seq=len(self.events) + 1, at_ms=now_ms(), kind=kind, data=data).model_dump(mode="json")  # type: ignore[arg-type]
+        event = LiveEvent(
+            seq=len(self.events) + 1, at_ms=now_ms(), kind=EventKind(kind), data=data
+        ).model_dump(mode="json")
         self.events.append(event)
         for queue in self.listeners:
             queue.put_nowait(sse("live", event, event["seq"]))
@@ -300,7 +303,8 @@ class MockHive:
         epoch, _, number = position.rpartition("-")
         if epoch != self.epoch:
             return events(sse("reset", {}), [], None)
-        past = [sse(kind, data, f"{epoch}-{n}") for n, (kind, data) in enumerate(self.feed, 1) if n > int(number)]
+        missed = list(enumerate(self.feed, 1))[int(number) :]
+        past = [sse(kind, data, f"{epoch}-{n}") for n, (kind, data) in missed]
         return events(": hello\n\n", past, self.listeners)
 
     async def _agent(self, request: Request) -> Response:

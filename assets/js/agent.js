@@ -1,0 +1,165 @@
+/** The agent page: its live tail, its state, its prompt. */
+
+import { ApiError, getJson } from "./api.js";
+import { renderBadges } from "./badges.js";
+import { showConnection } from "./connection.js";
+import { keepAges, one, setText, show } from "./dom.js";
+import { keepDrafts } from "./drafts.js";
+import { takeForms } from "./forms.js";
+import { renderLogin } from "./login_panel.js";
+import { announce } from "./notices.js";
+import { Prompt } from "./prompt.js";
+import { follow } from "./stream.js";
+import { Terminal } from "./terminal.js";
+import { asText, shorten } from "./text.js";
+import { Transcript } from "./transcript.js";
+
+/** @typedef {import("./types.js").HarnessState} HarnessState */
+/** @typedef {import("./types.js").AgentView} AgentView */
+/** @typedef {import("./types.js").LiveEvent} LiveEvent */
+
+const HISTORY = 2000;
+const OLDER = 500;
+
+const name = decodeURIComponent(location.pathname.split("/")[2] ?? "");
+const base = `/agents/${encodeURIComponent(name)}/`;
+const terminal = new Terminal();
+const transcript = new Transcript();
+
+/** @type {{state: HarnessState|null, agent: AgentView|null, reachable: boolean}} */
+const now = { state: null, agent: null, reachable: false };
+let lastSeq = 0;
+let cleared = 0; // events up to this one were wiped from view by /clear
+
+function render() {
+  renderBadges(now);
+  if (now.state) renderLogin(now.state.login, now.reachable);
+  const state = now.agent?.state;
+  show(one("#start-form"), state === "stopped" || state === "crashed");
+  show(one("#empty"), terminal.list.childElementCount === 0 && now.reachable);
+  document.title = `${now.state?.badge === "thinking" && now.reachable ? "🧠 " : ""}${name} · hyperhive`;
+}
+
+/** @param {HarnessState} state */
+function showState(state) {
+  now.state = state;
+  now.reachable = true;
+  setText(one("#agent-name"), state.label || name);
+  show(one("#gone"), false);
+  render();
+}
+
+/** @param {LiveEvent[]} events */
+function pastOf(events) {
+  return events.map((event) => ({ seq: event.seq, rows: transcript.rows(event) }));
+}
+
+/** Snapshot: state and the recent past; the stream goes on after it. */
+async function load() {
+  await askCore();
+  const [state, past] = await Promise.all([getJson(`${base}api/state`), getJson(`${base}events/history?limit=${HISTORY}`)]);
+  terminal.replace(pastOf(past.events.filter((/** @type {LiveEvent} */ event) => event.seq > cleared)));
+  lastSeq = past.seq;
+  if (cleared > lastSeq) cleared = 0; // a new history
+  showState(state);
+  offerOlder(past.events.length === HISTORY);
+  return String(lastSeq);
+}
+
+/** What core says of the agent, which it also knows when the harness is silent. */
+async function askCore() {
+  try {
+    now.agent = await getJson(`${base}api/agent`);
+    render();
+  } catch (error) {
+    if (!(error instanceof ApiError) || error.status !== 404) throw error;
+    setText(one("#gone-name"), name);
+    show(one("#gone"), true);
+    throw error;
+  }
+}
+
+async function refreshState() {
+  try {
+    showState(await getJson(`${base}api/state`));
+  } catch (error) {
+    console.warn("state could not be refreshed; the stream will tell", error);
+  }
+}
+
+/** @param {import("./stream.js").ServerEvent} event */
+function onEvent(event) {
+  const data = JSON.parse(event.data);
+  if (event.type === "state") return showState(data);
+  if (event.type === "live" && data.seq > lastSeq) showLive(data);
+  return undefined;
+}
+
+/** @param {LiveEvent} event */
+function showLive(event) {
+  lastSeq = event.seq;
+  terminal.add(transcript.rows(event), event.seq);
+  show(one("#empty"), false);
+  tell(event);
+}
+
+/** What is said aloud: turns and words, not every tool call. @param {LiveEvent} event */
+function tell({ kind, data }) {
+  if (kind === "turn_start") announce(`Turn from ${asText(data.from)}: ${shorten(asText(data.body), 120)}`);
+  if (kind === "turn_end") announce(data.ok ? "Turn done." : `Turn failed. ${asText(data.note)}`);
+  const said = kind === "stream" && data.type === "assistant" ? data.message?.content : null;
+  const text = Array.isArray(said) ? asText(said.find((block) => block?.type === "text")?.text) : "";
+  if (text) announce(`${name} says: ${shorten(text, 200)}`);
+}
+
+/** @param {import("./stream.js").Connection} connection */
+function onConnection(connection) {
+  showConnection(connection);
+  if (connection.kind === "live" && !now.reachable) void refreshState();
+  if (connection.kind === "waiting") {
+    now.reachable = false;
+    render();
+    askCore().catch((error) => console.warn("core could not be asked", error));
+  }
+}
+
+/** @param {boolean} more */
+function offerOlder(more) {
+  show(one("#older"), more && terminal.firstSeq > 1 && !terminal.isFull);
+}
+
+async function loadOlder() {
+  const button = /** @type {HTMLButtonElement} */ (one("#older"));
+  const before = terminal.firstSeq || lastSeq + 1;
+  button.disabled = true;
+  try {
+    const { events } = await getJson(`${base}events/history?limit=${OLDER}&before=${before}`);
+    cleared = 0;
+    terminal.prepend(pastOf(events));
+    offerOlder(events.length === OLDER);
+  } catch (error) {
+    announce(`Older events could not be loaded: ${error instanceof Error ? error.message : error}`);
+  } finally {
+    button.disabled = false;
+  }
+}
+
+function clear() {
+  terminal.clear();
+  cleared = lastSeq;
+  show(one("#older"), lastSeq > 0);
+}
+
+setText(one("#agent-name"), name);
+takeForms();
+keepAges();
+new Prompt({ base, terminal, models: () => now.state?.models ?? [], changed: () => void refreshState(), cleared: clear });
+keepDrafts();
+for (const form of document.querySelectorAll("form[data-on]")) {
+  if (form instanceof HTMLFormElement) form.action = base + form.dataset.on;
+}
+one("#start-form").setAttribute("action", `/start/${encodeURIComponent(name)}`);
+one("#older").addEventListener("click", () => void loadOlder());
+const live = follow({ url: `${base}events/stream`, load, onEvent, onConnection });
+one("#connection").addEventListener("click", () => live.reload());
+document.addEventListener("hive:done", () => void refreshState());
