@@ -86,7 +86,14 @@ SocketOption = Annotated[
     Path | None, typer.Option("--socket", metavar="PATH", help="The host socket of the daemon to talk to.")
 ]
 ConfigOption = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="Configuration file (TOML); also HIVE_CONFIG.")
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+        help="Configuration file (TOML); also HIVE_CONFIG.",
+    ),
 ]
 _SHARED: tuple[tuple[str, Any, Any], ...] = (
     ("json", JsonOption, False),
@@ -284,6 +291,11 @@ def _run(work: Callable[[], None], options: SharedOptions) -> None:
         _fail(ExitCode.REFUSED, str(error))
     except KeyboardInterrupt:
         raise typer.Exit(ExitCode.INTERRUPTED) from None
+    except Exception as error:
+        if os.environ.get("HIVE_DEBUG"):
+            raise
+        what = f"{type(error).__name__}: {error}"
+        _fail(ExitCode.REFUSED, f"this should not happen: {what}; HIVE_DEBUG=1 shows where; please report it")
 
 
 def _how_to_reach(error: NotReachable, options: SharedOptions) -> str:

@@ -25,12 +25,12 @@ def serve(flags: Mapping[str, Any], config: Path | None, *, as_json: bool) -> No
     Raises `UsageProblem` for a setting that cannot be, `Failed` when the machine refuses what the
     daemon needs, and whatever `HiveError` it ends with.
     """
-    from hive_core import daemon
-
     try:
         settings = load_settings(flags, config)
     except BadConfig as error:
         raise UsageProblem(error.message) from None
+    from hive_core import daemon
+
     _log_to_stderr(settings.log_level)
     root = f" --root {flags['root']}" if flags.get("root") else ""
     ready = _tell_json if as_json else _tell_people(root)

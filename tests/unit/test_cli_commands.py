@@ -1,0 +1,475 @@
+"""Every command: what it asks of the daemon, what it prints, how it ends."""
+
+import io
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hive_core import cli
+from hive_shared import wire
+from hive_shared.errors import Conflict, UnknownAgent, UnknownRecipient
+from hive_shared.sockets import listen
+from tests.support.host_surface import HostSurface, forever, until
+
+
+@pytest.fixture(autouse=True)
+def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hive_core.cli.PROGRESS_SECONDS", 0.01)
+    monkeypatch.setattr("hive_core.cli_command.PROGRESS_SECONDS", 0.01)
+
+
+@dataclass(frozen=True)
+class Ended:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Run = Callable[..., Ended]
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[HostSurface]:
+    with HostSurface(tmp_path / "run" / "host.sock").running() as surface:
+        yield surface
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run `hive-c0re` on the hive under tmp_path, with `stdin` as its input."""
+
+    def _run(*arguments: str, stdin: bytes = b"") -> Ended:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["--root", str(tmp_path), *arguments])
+        said = capsys.readouterr()
+        return Ended(int(ended.value.code or 0), said.out, said.err)
+
+    return _run
+
+
+def agent(name: str = "alice", **fields: Any) -> wire.AgentView:
+    usual: dict[str, Any] = {
+        "role": "agent",
+        "container": f"h-{name}",
+        "host": "local",
+        "port": 8142,
+        "state": wire.AgentState.RUNNING,
+        "since_ms": 1,
+    }
+    return wire.AgentView(name=name, **{**usual, **fields})
+
+
+def approval(number: int = 7, status: str = "pending", **fields: Any) -> wire.ApprovalView:
+    usual: dict[str, Any] = {
+        "kind": "spawn",
+        "agent": "alice",
+        "status": status,
+        "requested_by": "hm1nd",
+        "requested_at_ms": 1,
+    }
+    return wire.ApprovalView(id=number, **{**usual, **fields})
+
+
+def message(number: int, body: str, **fields: Any) -> wire.Message:
+    usual: dict[str, Any] = {"sender": "alice", "to": "operator", "sent_at_ms": 1}
+    return wire.Message(id=number, body=body, **{**usual, **fields})
+
+
+def question(number: int = 3, **fields: Any) -> wire.QuestionView:
+    usual: dict[str, Any] = {
+        "asker": "alice",
+        "question": "tea?",
+        "options": [],
+        "multi": False,
+        "asked_at_ms": 1,
+    }
+    return wire.QuestionView(id=number, **{**usual, **fields})
+
+
+STATUS = wire.HiveStatus(
+    version="0.1.0",
+    host="local",
+    pid=4711,
+    started_at_ms=1,
+    dashboard_url="http://127.0.0.1:7000/",
+    runtime="local",
+    isolation="bubblewrap",
+    limits="none",
+    backend="rehearsal",
+    state_root="/x/lib",
+    run_root="/x/run",
+    agents=3,
+    running=2,
+    pending_approvals=1,
+    open_questions=4,
+    operator_unread=5,
+    store="sqlite",
+)
+LOGIN = wire.LoginUrl(url="http://127.0.0.1:7000/login#c0de", code="c0de", expires_at_ms=10**13)
+DONE = wire.AgentDone(agent=agent(), note="as you wished")
+
+
+# --- what is asked, and what is shown ---------------------------------------
+
+REQUESTS = [
+    (["status"], wire.DaemonStatus(), STATUS),
+    (["url"], wire.MakeLoginUrl(), LOGIN),
+    (["list"], wire.ListAgents(), wire.AgentList(agents=[agent()])),
+    (["list", "--all"], wire.ListAgents(tombstones=True), wire.AgentList(agents=[agent()])),
+    (["pending"], wire.Pending(), wire.ApprovalList(approvals=[approval()])),
+    (["pending", "--all"], wire.Pending(all=True), wire.ApprovalList(approvals=[approval()])),
+    (["approve", "7"], wire.Approve(approval_id=7), wire.ApprovalAsked(approval=approval(status="deployed"))),
+    (
+        ["approve", "7", "--commit", "abc", "--no-wait"],
+        wire.Approve(approval_id=7, commit="abc"),
+        wire.ApprovalAsked(approval=approval(status="approved")),
+    ),
+    (
+        ["deny", "7", "--note", "not now"],
+        wire.Deny(approval_id=7, note="not now"),
+        wire.ApprovalAsked(approval=approval(status="denied")),
+    ),
+    (["spawn", "alice"], wire.Spawn(name="alice"), DONE),
+    (
+        ["request-spawn", "alice", "--note", "to help"],
+        wire.RequestSpawn(name="alice", note="to help"),
+        wire.ApprovalAsked(approval=approval()),
+    ),
+    (["kill", "alice"], wire.Kill(name="alice"), DONE),
+    (["start", "alice"], wire.Start(name="alice"), DONE),
+    (["restart", "alice"], wire.Restart(name="alice"), DONE),
+    (["rebuild", "alice"], wire.Rebuild(name="alice"), DONE),
+    (["update-all"], wire.RebuildAll(), wire.AgentList(agents=[agent()])),
+    (["destroy", "alice", "--yes"], wire.Destroy(name="alice"), DONE),
+    (["send", "alice", "hello"], wire.Send(to="alice", body="hello"), wire.Sent(ids=[12])),
+    (
+        ["send", "alice", "hello", "--in-reply-to", "4"],
+        wire.Send(to="alice", body="hello", in_reply_to=4),
+        wire.Sent(ids=[12]),
+    ),
+    (["inbox"], wire.Inbox(), wire.MessageList(messages=[message(1, "hello")])),
+    (["inbox", "-n", "3"], wire.Inbox(limit=3), wire.MessageList(messages=[message(1, "hello")])),
+    (["questions"], wire.Questions(), wire.QuestionList(questions=[question()])),
+    (["answer", "3", "yes"], wire.Answer(question_id=3, answer="yes"), wire.Empty()),
+    (["messages"], wire.Messages(), wire.MessageList(messages=[message(1, "hello")])),
+    (["messages", "--limit", "9"], wire.Messages(limit=9), wire.MessageList(messages=[message(1, "hello")])),
+    (["logs", "alice"], wire.Logs(name="alice"), wire.LogLines(lines=["one"])),
+    (["logs", "alice", "-n", "5"], wire.Logs(name="alice", lines=5), wire.LogLines(lines=["one"])),
+    (["logout-all"], wire.LogoutAll(), wire.LoggedOut(sessions=2)),
+]
+each_request = pytest.mark.parametrize(
+    ("arguments", "request_made", "result"), REQUESTS, ids=[" ".join(entry[0]) for entry in REQUESTS]
+)
+
+
+@each_request
+def test_a_command_makes_its_request_and_prints_the_answer(
+    run: Run, host: HostSurface, arguments: list[str], request_made: Any, result: Any
+) -> None:
+    host.replies[request_made.op] = result
+    ended = run(*arguments)
+    assert (ended.code, ended.err.count("error")) == (0, 0)
+    assert host.asked(request_made.op)[0].model_copy(update={"id": None}) == request_made
+    assert ended.out.strip()
+
+
+@each_request
+def test_with_json_a_command_prints_the_result_as_it_was_on_the_wire(
+    run: Run, host: HostSurface, arguments: list[str], request_made: Any, result: Any
+) -> None:
+    host.replies[request_made.op] = result
+    assert run(*arguments, "--json").json == result.model_dump(mode="json")
+    assert run("--json", *arguments).json == result.model_dump(mode="json")
+
+
+def test_every_operation_of_the_host_surface_has_a_command(run: Run, host: HostSurface) -> None:
+    asked = {request.op for _, request, _ in REQUESTS}
+    assert asked == set(wire.SURFACES[wire.Surface.HOST])
+
+
+def test_the_table_of_agents_says_what_matters(run: Run, host: HostSurface) -> None:
+    report = wire.HarnessReport(
+        badge=wire.Badge.RATE_LIMITED, backend="claude", model="sonnet", note="until 9"
+    )
+    host.replies["list"] = wire.AgentList(
+        agents=[agent(report=report, needs_update=True, unread=12, isolation="bubblewrap", restarts=2)]
+    )
+    out = run("list").out
+    for word in ("alice", "running", "rate_limited", "12", "8142", "h-alice (bubblewrap)"):
+        assert word in out
+    for note in ("claude sonnet", "needs update", "restarted 2 times", "until 9"):
+        assert note in out
+
+
+def test_tables_in_a_pipe_are_not_folded(run: Run, host: HostSurface) -> None:
+    host.replies["list"] = wire.AgentList(agents=[agent(note="word " * 60 + "end")])
+    assert len(run("list").out.splitlines()) == 2
+
+
+def test_an_empty_list_says_what_to_do_on_stderr_and_nothing_on_stdout(run: Run, host: HostSurface) -> None:
+    ended = run("list")
+    assert (ended.code, ended.out) == (0, "")
+    assert "hive-c0re spawn NAME" in ended.err
+
+
+def test_url_prints_the_address_alone(run: Run, host: HostSurface) -> None:
+    host.replies["login_url"] = LOGIN
+    assert run("url").out == LOGIN.url + "\n"
+
+
+def test_rehearsal_is_labelled_as_not_a_model(run: Run, host: HostSurface) -> None:
+    host.replies["status"] = STATUS
+    assert "not a model" in run("status").out
+
+
+def test_a_question_shows_its_options(run: Run, host: HostSurface) -> None:
+    asked = question(options=["black", "green"], multi=True, question="which\ntea?")
+    host.replies["questions"] = wire.QuestionList(questions=[asked])
+    assert "    which\n    tea?\n    [ ] black\n    [ ] green\n" in run("questions").out
+
+
+# --- texts ------------------------------------------------------------------
+
+
+def test_words_of_a_message_need_no_quotes(run: Run, host: HostSurface) -> None:
+    host.replies["send"] = wire.Sent(ids=[1])
+    run("send", "bob", "hello", "there")
+    assert host.asked("send")[0].body == "hello there"
+
+
+@pytest.mark.parametrize("arguments", [[], ["-"]])
+def test_without_text_standard_input_is_sent(run: Run, host: HostSurface, arguments: list[str]) -> None:
+    host.replies["send"] = wire.Sent(ids=[1])
+    run("send", "bob", *arguments, stdin="zwei\nZeilen ü\n".encode())
+    assert host.asked("send")[0].body == "zwei\nZeilen ü"
+
+
+def test_text_that_looks_like_an_option_follows_two_dashes(run: Run, host: HostSurface) -> None:
+    host.replies["send"] = wire.Sent(ids=[1])
+    run("send", "bob", "--", "--json", "-x")
+    assert host.asked("send")[0].body == "--json -x"
+
+
+def test_nothing_is_not_sent(run: Run, host: HostSurface) -> None:
+    ended = run("send", "bob", stdin=b" \n")
+    assert ended.code == 2
+    assert "no text" in ended.err
+    assert host.requests == []
+
+
+def test_too_much_input_is_refused_before_it_is_sent(run: Run, host: HostSurface) -> None:
+    ended = run("send", "bob", stdin=b"x" * (wire.BODY_MAX_BYTES + 2))
+    assert ended.code == 1
+    assert "/shared" in ended.err
+    assert host.requests == []
+
+
+def test_input_that_is_not_utf8_is_sent_with_replacement_characters(run: Run, host: HostSurface) -> None:
+    host.replies["send"] = wire.Sent(ids=[1])
+    run("send", "bob", stdin=b"a\xffb")
+    assert host.asked("send")[0].body == "a\ufffdb"
+
+
+# --- approvals --------------------------------------------------------------
+
+
+def in_steps(*approvals: wire.ApprovalView) -> Callable[[Any], wire.ApprovalList]:
+    """What `pending` answers, one after the other; the last one for ever."""
+    left = list(approvals)
+    return lambda _: wire.ApprovalList(approvals=[approval(99), left.pop(0) if len(left) > 1 else left[0]])
+
+
+def test_approve_waits_until_it_is_deployed_and_tells_the_steps(run: Run, host: HostSurface) -> None:
+    host.replies["approve"] = wire.ApprovalAsked(approval=approval(status="approved"))
+    host.replies["pending"] = in_steps(
+        approval(status="building", step="creating the container"),
+        approval(status="building", step="starting"),
+        approval(status="deployed"),
+    )
+    ended = run("approve", "7")
+    assert ended.code == 0
+    assert "approval 7 (spawn alice): deployed" in ended.out
+    assert ended.err.splitlines() == ["alice: approved", "alice: creating the container", "alice: starting"]
+
+
+def test_an_approval_that_fails_exits_with_1_and_says_why(run: Run, host: HostSurface) -> None:
+    host.replies["approve"] = wire.ApprovalAsked(approval=approval(status="approved"))
+    host.replies["pending"] = in_steps(approval(status="failed", note="disk full"))
+    ended = run("approve", "7", "--json")
+    assert ended.code == 1
+    assert ended.json["approval"]["status"] == "failed"
+    assert "error: approval 7 failed: disk full" in ended.err
+
+
+def test_a_pending_request_says_how_to_decide(run: Run, host: HostSurface) -> None:
+    host.replies["request_spawn"] = wire.ApprovalAsked(approval=approval(), existing=True)
+    out = run("request-spawn", "alice").out
+    assert "asked for before" in out
+    assert "hive-c0re approve 7" in out
+
+
+def test_progress_of_a_spawn_goes_to_stderr(run: Run, host: HostSurface) -> None:
+    def looked(_: Any) -> wire.AgentList:
+        first = len(host.asked("list")) == 1
+        return wire.AgentList(agents=[agent(state="creating" if first else "starting")])
+
+    host.replies["list"] = looked
+    host.replies["spawn"] = [until(lambda: len(host.asked("list")) > 3), DONE]
+    ended = run("spawn", "alice")
+    assert ended.out == "alice: running; as you wished\n"
+    assert ended.err.splitlines() == ["alice: creating", "alice: starting"]
+
+
+# --- destroying -------------------------------------------------------------
+
+
+def test_destroy_asks_first(run: Run, host: HostSurface) -> None:
+    host.replies["destroy"] = DONE
+    ended = run("destroy", "alice", stdin=b"no\n")
+    assert (ended.code, host.asked("destroy")) == (1, [])
+    assert "Its state is kept" in ended.err
+    assert run("destroy", "alice", stdin=b"yes\n").code == 0
+    assert host.asked("destroy")[0].purge is False
+
+
+@pytest.mark.parametrize("typed", [b"", b"yes\n", b"alic\n"])
+def test_a_purge_is_refused_unless_the_name_is_typed_even_with_yes(
+    run: Run, host: HostSurface, typed: bytes
+) -> None:
+    ended = run("destroy", "alice", "--purge", "--yes", stdin=typed)
+    assert (ended.code, host.asked("destroy")) == (1, [])
+    assert "nothing was removed" in ended.err
+
+
+def test_a_purge_goes_ahead_when_the_name_is_typed(run: Run, host: HostSurface) -> None:
+    host.replies["destroy"] = wire.AgentDone(agent=None)
+    ended = run("destroy", "alice", "--purge", stdin=b"alice\n")
+    assert host.asked("destroy")[0].purge is True
+    assert (ended.code, ended.out) == (0, "alice: removed for good\n")
+
+
+def test_revive_spawns_a_tombstone(run: Run, host: HostSurface) -> None:
+    host.replies["list"] = wire.AgentList(agents=[agent(state=wire.AgentState.TOMBSTONE)])
+    host.replies["spawn"] = DONE
+    assert run("revive", "alice").code == 0
+    assert host.asked("spawn")[0].name == "alice"
+
+
+def test_revive_refuses_what_has_no_tombstone_and_names_those_there_are(run: Run, host: HostSurface) -> None:
+    host.replies["list"] = wire.AgentList(
+        agents=[agent("bob", state=wire.AgentState.TOMBSTONE), agent("alice")]
+    )
+    ended = run("revive", "alice")
+    assert (ended.code, host.asked("spawn")) == (1, [])
+    assert "kept are bob" in ended.err
+
+
+# --- following --------------------------------------------------------------
+
+
+def test_followed_messages_are_json_lines(run: Run, host: HostSurface) -> None:
+    sent = [message(1, "one\ntwo"), message(2, "three")]
+    host.replies["messages"] = [*sent, wire.MessageList(messages=[])]
+    ended = run("messages", "--follow", "--json")
+    assert [json.loads(line) for line in ended.out.splitlines()] == [
+        one.model_dump(mode="json") for one in sent
+    ]
+    assert host.asked("messages")[0].follow is True
+
+
+def test_followed_logs_are_lines(run: Run, host: HostSurface) -> None:
+    host.replies["logs"] = [wire.LogLine(line="one"), wire.LogLine(line="two"), wire.LogLines(lines=[])]
+    assert run("logs", "alice", "-f").out == "one\ntwo\n"
+
+
+# --- errors and exit codes --------------------------------------------------
+
+
+def test_a_refusal_is_one_line_on_stderr_and_exit_code_1(run: Run, host: HostSurface) -> None:
+    host.replies["send"] = UnknownRecipient("nobody is called bob;\n there is alice")
+    ended = run("send", "bob", "hello")
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err == "error: nobody is called bob; there is alice\n"
+
+
+@pytest.mark.parametrize("refusal", [UnknownAgent("no bob"), Conflict("it stopped already")])
+def test_every_refused_operation_exits_with_1(run: Run, host: HostSurface, refusal: Exception) -> None:
+    host.replies["kill"] = refusal
+    assert run("kill", "bob").code == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["lst"],
+        ["send"],
+        ["approve", "seven"],
+        ["approve", "0"],
+        ["logs", "alice", "--lines", "0"],
+        ["inbox", "--limit", "501"],
+        ["list", "--no-such-option"],
+        ["deny", "7", "--note", "x" * 5000],
+        ["--config", "/does/not/exist", "status"],
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(run: Run, host: HostSurface, arguments: list[str]) -> None:
+    ended = run(*arguments)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.startswith("error: ")
+    assert len(ended.err.splitlines()) == 1
+    assert host.requests == []
+
+
+def test_without_a_daemon_it_says_how_to_start_one_and_exits_with_3(run: Run, tmp_path: Path) -> None:
+    ended = run("list")
+    assert (ended.code, ended.out) == (3, "")
+    assert f"hive-c0re serve --root {tmp_path}" in ended.err
+    assert len(ended.err.splitlines()) == 1
+
+
+def test_a_stale_socket_is_not_reachable_either(run: Run, host: HostSurface, tmp_path: Path) -> None:
+    stale = tmp_path / "stale.sock"
+    listen(stale, mode=0o600).close()
+    ended = run("--socket", str(stale), "list")
+    assert ended.code == 3
+    assert "refused" in ended.err
+
+
+def test_a_daemon_that_goes_away_while_it_is_followed_is_not_reachable(run: Run, tmp_path: Path) -> None:
+    surface = HostSurface(tmp_path / "run" / "host.sock")
+
+    surface.replies["logs"] = [wire.LogLine(line="one"), surface.leave, forever]
+    with surface.running():
+        ended = run("logs", "alice", "--follow")
+    assert (ended.code, ended.out) == (3, "one\n")
+
+
+def test_a_mistake_of_ours_is_one_line_too(
+    run: Run, host: HostSurface, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HIVE_DEBUG", raising=False)
+    monkeypatch.setattr("hive_core.cli_output.agents", lambda _: 1 / 0)
+    ended = run("list")
+    assert ended.code == 1
+    assert "should not happen: ZeroDivisionError" in ended.err
+    assert len(ended.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", [[], ["send"], ["serve"]])
+def test_help_documents_the_exit_codes_and_the_shared_options(run: Run, command: list[str]) -> None:
+    ended = run(*command, "--help")
+    assert ended.code == 0
+    words = " ".join(ended.out.replace("│", " ").split())
+    assert "0 done, 1 refused or failed, 2 wrong usage, 3 the daemon is not reachable" in words
+    for option in ("--json", "--root", "--socket", "--config"):
+        assert option in words

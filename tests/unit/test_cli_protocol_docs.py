@@ -1,0 +1,37 @@
+"""docs/protocol.md is what the code speaks."""
+
+import re
+
+from hive_core import protocol_docs
+from hive_shared import wire
+from hive_shared.errors import ErrorCode
+
+
+def test_the_page_is_up_to_date() -> None:
+    assert protocol_docs.PAGE.read_text(encoding="utf-8") == protocol_docs.page(), (
+        "run `python -m hive_core.protocol_docs` and commit docs/protocol.md"
+    )
+
+
+def test_every_operation_and_every_error_code_is_explained() -> None:
+    page = protocol_docs.page()
+    for operations in wire.SURFACES.values():
+        for op, kind in operations.items():
+            assert re.search(rf"^### {op}( \(\w+\))?$", page, re.MULTILINE)
+            assert kind.__dict__.get("__doc__"), f"{kind.__name__} says nothing about itself"
+    for code in ErrorCode:
+        assert protocol_docs.meaning_of(code)
+
+
+def test_every_link_leads_to_one_heading() -> None:
+    page = protocol_docs.page()
+    headings = [protocol_docs._anchor(heading) for heading in re.findall(r"^#+ (.+)$", page, re.MULTILINE)]
+    assert len(headings) == len(set(headings))
+    assert set(re.findall(r"\]\(#([^)]+)\)", page)) <= set(headings)
+
+
+def test_limits_are_written_as_they_are_enforced() -> None:
+    page = protocol_docs.page()
+    assert f"{wire.LINE_MAX_BYTES:,} bytes" in page
+    assert "| `max` | whole number | `1` | 1 to 100 |" in page
+    assert "at most 20 entries, each 1 to 200 characters" in page
