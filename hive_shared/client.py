@@ -59,6 +59,11 @@ class Client:
                 await self._reading
         self._writer = self._reading = None
 
+    async def wait_closed(self) -> None:
+        """Return once the connection has ended, whoever ended it."""
+        if self._reading is not None:
+            await asyncio.wait({self._reading})
+
     async def call(self, request: Request[R]) -> R:
         """The result of `request`; raises the `HiveError` that the daemon answered with."""
         async with self._asked(request) as replies:

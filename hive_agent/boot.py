@@ -1,0 +1,90 @@
+"""The files that the backend reads, written next to the socket when the harness starts (SPEC section 8)."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from hive_agent import mcp_relay
+from hive_agent.backends.base import MCP_SERVER
+from hive_agent.config import HarnessConfig
+from hive_agent.tools import tools_for
+from hive_shared.errors import Unavailable
+
+# Names as Claude Code's settings have them. Compaction is the harness's own business, and durable
+# notes belong into /state, where the agent can be told about them.
+SETTINGS: dict[str, Any] = {
+    "autoCompactEnabled": False,
+    "autoMemoryEnabled": False,
+    "effortLevel": "medium",
+}
+
+_PROMPT_PLACES = (
+    Path(__file__).parent / "prompts",  # an installed wheel
+    Path(__file__).parent.parent / "prompts",  # a checkout, and /opt/hyperhive in a container
+)
+
+
+def write_boot_files(config: HarnessConfig) -> None:
+    """MCP configuration, settings and system prompt; raises `Unavailable` if they cannot be written."""
+    paths = config.paths
+    try:
+        for directory in (paths.run, paths.claude, paths.state):
+            directory.mkdir(parents=True, exist_ok=True)
+        _write(paths.mcp_config, json.dumps(mcp_config(paths.tools_socket), indent=2))
+        _write(paths.settings, json.dumps(SETTINGS, indent=2))
+        _write(paths.system_prompt, system_prompt(config))
+    except OSError as error:
+        raise Unavailable(f"cannot write {error.filename}: {error.strerror}") from None
+
+
+def mcp_config(tools_socket: Path) -> dict[str, Any]:
+    """How the backend reaches the tools: the relay, run by this very interpreter.
+
+    `-I -S`: no site-packages and no environment, so that it is there in a few milliseconds.
+    """
+    relay = str(Path(mcp_relay.__file__).resolve())
+    server = {"type": "stdio", "command": sys.executable, "args": ["-I", "-S", relay, str(tools_socket)]}
+    return {"mcpServers": {MCP_SERVER: server}}
+
+
+def system_prompt(config: HarnessConfig) -> str:
+    """The prompt of this agent's role, rendered for it."""
+    template = Environment(
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701 - the result is a prompt, not HTML
+    ).from_string(_prompt_file(config.role).read_text())
+    paths = config.paths
+    return template.render(
+        label=config.agent,
+        operator_pronouns=config.operator_pronouns,
+        tools=[(f"mcp__{MCP_SERVER}__{tool.name}", tool.description) for tool in tools_for(config.role)],
+        state_dir=paths.state,
+        shared_dir=paths.shared,
+        agents_dir=paths.agents,
+        applied_dir=paths.applied,
+        isolated=config.isolation not in ("none", ""),
+    )
+
+
+def _prompt_file(role: str) -> Path:
+    for place in _PROMPT_PLACES:
+        if (place / f"{role}.md").is_file():
+            return place / f"{role}.md"
+    raise Unavailable(f"the system prompt {role}.md is not installed; looked in {_PROMPT_PLACES[0].parent}")
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace `path` in one step, readable by its owner alone."""
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.unlink(missing_ok=True)
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    fresh.replace(path)

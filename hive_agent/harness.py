@@ -1,0 +1,316 @@
+"""The harness: one agent's parts, put together, and its loop (SPEC section 8).
+
+wait for credentials → take a message → turn → ack → again. A message is acked when its turn has
+ended, well or badly; if the harness dies before that, core delivers it again.
+"""
+
+import asyncio
+import gc
+import logging
+import random
+from collections.abc import Coroutine
+from typing import Any
+
+from hive_agent.backends.base import Backend, BackendConfig, Outcome, TurnResult
+from hive_agent.boot import write_boot_files
+from hive_agent.config import HarnessConfig
+from hive_agent.database import Database
+from hive_agent.history import History
+from hive_agent.inbox import Inbox
+from hive_agent.link import Link
+from hive_agent.reporter import Reporter
+from hive_agent.session import CLAUDE_MODELS, Session
+from hive_agent.stats import TurnLog
+from hive_agent.status import Status
+from hive_agent.tools import Toolbox, ToolServer, tools_for
+from hive_agent.turn import TurnRunner
+from hive_agent.wake import wake_prompt
+from hive_shared.errors import BadRequest, Conflict, HiveError
+from hive_shared.events import EventKind
+from hive_shared.wire import RECV_WAIT_DEFAULT_SECONDS, Badge, Message
+
+log = logging.getLogger(__name__)
+
+CORE_RETRY_SECONDS = 2.0  # when core refuses or cannot answer
+LAST_ACK_SECONDS = 2.0  # a turn that has ended is acked even while shutting down
+STOP_SECONDS = 5.0  # for the backend to let go of a turn
+TRIM_SECONDS = 3600.0
+TRIM_SPREAD_SECONDS = 300.0  # not all agents of a host at the same moment
+
+
+class Harness:
+    """Everything of one agent. `start`, then `run` until it returns or is cancelled, then `close`."""
+
+    def __init__(self, config: HarnessConfig, backend: Backend | None = None) -> None:
+        self.config = config
+        self.session = Session(config.paths.state, config.model)
+        self.backend = backend or make_backend(config, self.session.model)
+        self._database = Database(config.paths.events_database)
+        self.history = History(self._database)
+        self.turns = TurnLog(self._database)
+        self.status = Status(self.turns.last())
+        self._link = Link(config.paths.socket)
+        self._inbox = Inbox(self._link)
+        self._toolbox = Toolbox(self._link, self._inbox, config.agent)
+        self._tool_server = ToolServer(config.paths.tools_socket, self._toolbox, config.role)
+        self._reporter = Reporter(self._link, self.status, self.backend.name, lambda: self.model)
+        self._runner = TurnRunner(self.backend, self.history, self.status)
+        self._backend_free = asyncio.Lock()
+        self._compacting: asyncio.Task[None] | None = None
+        self.status.on_change.append(lambda: self.history.announce(self.state()))
+
+    @property
+    def model(self) -> str:
+        return self.backend.model
+
+    async def start(self) -> None:
+        """Write the boot files and open the sockets; raises `HiveError` or `OSError` if that cannot be."""
+        write_boot_files(self.config)
+        await self._tool_server.start()
+        await self.backend.start()
+        self.history.trim()
+        self.turns.trim()
+
+    async def run(self) -> None:
+        """Work until cancelled. Raises only on an error of our own, which ends the harness."""
+        async with asyncio.TaskGroup() as tasks:
+            for name, part in self._parts():
+                tasks.create_task(part, name=name)
+
+    async def close(self) -> None:
+        """Let go of everything, in order; messages in hand stay unacked and come again."""
+        if self._compacting is not None:
+            self._compacting.cancel()
+            await asyncio.gather(self._compacting, return_exceptions=True)
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                await self.backend.close()
+        except TimeoutError:
+            log.error("the backend did not stop within %g seconds", STOP_SECONDS)
+        await self._tool_server.close()
+        await self._inbox.close()
+        self.history.close()
+        self._database.close()
+
+    def state(self) -> dict[str, Any]:
+        """What `GET /api/state` answers."""
+        config, backend = self.config, self.backend
+        return {
+            "name": config.agent,
+            "role": config.role,
+            "label": config.agent,
+            "backend": backend.name,
+            "backend_label": backend.label,
+            "is_model": backend.is_model,
+            "model": self.model,
+            "models": self._models(),
+            **self.status.snapshot(),
+            "login": backend.login.state(),
+            "warm": backend.warm,
+            "isolation": config.isolation,
+            "operator_pronouns": config.operator_pronouns,
+            "seq": self.history.seq,
+            "storing": self.history.storing,
+        }
+
+    async def cancel(self) -> str:
+        """Stop the present turn, running or waiting; raises `Conflict` if there is none."""
+        if self._compacting is not None and await self.backend.interrupt():
+            return "the compaction is being stopped"
+        if not await self._runner.cancel():
+            raise Conflict("no turn is running")
+        self._note("the operator cancelled the turn")
+        return "the turn is being stopped"
+
+    def compact(self) -> str:
+        """Begin to compact the session; raises `Conflict` during a turn."""
+        self._refuse_during_a_turn()
+        self._compacting = asyncio.create_task(self._compact(), name="compaction")
+        return "compacting"
+
+    async def new_session(self) -> str:
+        """Forget the conversation; raises `Conflict` during a turn."""
+        self._refuse_during_a_turn()
+        async with self._backend_free:
+            await self.backend.new_session()
+        self._note("a new session: the conversation so far is forgotten")
+        self.status.changed()
+        return "the next turn starts a new session"
+
+    async def choose_model(self, model: str) -> str:
+        """Use `model` from the next turn on, restarts included; raises `BadRequest`."""
+        saved = self.session.choose(model)
+        await self.backend.set_model(model)
+        if not self.backend.is_model:
+            note = f"{self.backend.label} has no model; {model} is kept for a backend that has"
+        else:
+            note = f"model: {model}" + ("" if saved else " (until the next restart: it could not be saved)")
+        self._note(note)
+        self._reporter.changed()
+        self._runner.nudge()  # a limit is often one model's
+        self.status.changed()
+        return note
+
+    def login_changed(self) -> None:
+        """The login conversation moved on: whoever waits for it looks now."""
+        self._runner.nudge()
+        self.status.changed()
+
+    def _parts(self) -> list[tuple[str, Coroutine[Any, Any, None]]]:
+        from hive_agent.web import PageServer
+
+        return [
+            ("link", self._link.run()),
+            ("reporter", self._reporter.run()),
+            ("page", PageServer(self).run()),
+            ("trim", self._trim_hourly()),
+            ("loop", self._loop()),
+        ]
+
+    async def _loop(self) -> None:
+        while True:
+            await self._runner.wait_for_login()
+            self.status.show(Badge.IDLE)
+            message = await self._next_message()
+            if message is not None:
+                await self._work_on(message)
+
+    async def _next_message(self) -> Message | None:
+        try:
+            batch = await self._inbox.take(wait_seconds=RECV_WAIT_DEFAULT_SECONDS)
+        except HiveError as error:
+            log.warning("recv: %s", error.message)
+            self.status.show(Badge.IDLE, error.message)
+            await asyncio.sleep(CORE_RETRY_SECONDS)
+            return None
+        self.status.unread = batch.unread
+        return batch.messages[0] if batch.messages else None
+
+    async def _work_on(self, message: Message) -> None:
+        async with self._backend_free:
+            unread = self._inbox.unread
+            self.status.turn_began(message, unread)
+            self._began(message, unread)
+            result = await self._turn(message, unread)
+            self._ended(message, result)
+        await self._ack()
+
+    async def _turn(self, message: Message, unread: int) -> TurnResult:
+        try:
+            return await self._runner.run(wake_prompt(message, unread, self.config.agent))
+        except asyncio.CancelledError:
+            end = {
+                "ok": False,
+                "outcome": "interrupted",
+                "note": "the harness stopped; the message comes again",
+            }
+            self.history.publish(EventKind.TURN_END, {**end, "stats": None})
+            raise
+
+    def _began(self, message: Message, unread: int) -> None:
+        began = {
+            "from": message.sender,
+            "body": message.body,
+            "unread": unread,
+            "message_id": message.id,
+            "redelivered": message.redelivered,
+            "in_reply_to": message.in_reply_to,
+        }
+        self.history.publish(EventKind.TURN_START, began)
+        log.info("turn: message %d from %s", message.id, message.sender)
+
+    def _ended(self, message: Message, result: TurnResult) -> None:
+        update = {"message_id": message.id, "outcome": result.outcome.value}
+        stats = result.stats.model_copy(update=update)
+        ok = result.outcome is Outcome.OK
+        end = {"ok": ok, "outcome": result.outcome.value, "note": result.note, "stats": stats.model_dump()}
+        self.history.publish(EventKind.TURN_END, end)
+        self.turns.record(stats)
+        self.status.turn_ended(stats)
+        log.info("turn: message %d: %s %s", message.id, result.outcome.value, result.note)
+
+    async def _ack(self) -> None:
+        """Everything the turn took. A turn that has ended is acked even when we are being stopped."""
+        acking = asyncio.create_task(self._inbox.ack(self._inbox.in_turn), name="ack")
+        try:
+            await asyncio.shield(acking)
+        except asyncio.CancelledError:
+            await asyncio.wait({acking}, timeout=LAST_ACK_SECONDS)
+            acking.cancel()
+            raise
+
+    async def _compact(self) -> None:
+        try:
+            async with self._backend_free:
+                await self._runner.compact()
+        finally:
+            self._compacting = None
+            self.status.show(Badge.IDLE)
+
+    async def _trim_hourly(self) -> None:
+        while True:
+            await asyncio.sleep(TRIM_SECONDS + random.uniform(0, TRIM_SPREAD_SECONDS))  # noqa: S311 - not a secret
+            self.history.trim()
+            self.turns.trim()
+
+    def _refuse_during_a_turn(self) -> None:
+        if self._backend_free.locked() or self._compacting is not None:
+            raise Conflict("a turn is running; cancel it or wait until it has ended")
+
+    def _models(self) -> list[str]:
+        if not self.backend.is_model:
+            return [self.model]
+        return list(dict.fromkeys([*CLAUDE_MODELS, self.model]))
+
+    def _note(self, text: str) -> None:
+        self.history.publish(EventKind.NOTE, {"text": text})
+
+
+def make_backend(config: HarnessConfig, model: str) -> Backend:
+    """The backend that the configuration names; raises `BadRequest`."""
+    settings = BackendConfig(
+        paths=config.paths,
+        agent=config.agent,
+        role=config.role,
+        model=model,
+        claude=config.claude,
+        mcp_tools=tuple(tool.name for tool in tools_for(config.role)),
+        environment=config.environment,
+    )
+    match config.backend:
+        case "claude":
+            from hive_agent.backends.claude import ClaudeBackend
+
+            return ClaudeBackend(settings)
+        case "rehearsal":
+            from hive_agent.backends.rehearsal import RehearsalBackend
+
+            return RehearsalBackend(settings)
+    raise BadRequest(f"HIVE_BACKEND is {config.backend!r}; this harness knows claude and rehearsal")
+
+
+async def serve_until(config: HarnessConfig, stop: asyncio.Event) -> int:
+    """Run the agent until `stop` is set; the exit code. Raises `HiveError` if it cannot start."""
+    harness = Harness(config)
+    working: asyncio.Task[None] | None = None
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    try:
+        await harness.start()
+        working = asyncio.create_task(harness.run(), name="harness")
+        _settle_memory()
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            return 0
+        log.error("the harness broke", exc_info=working.exception())
+        return 1
+    finally:
+        for task in filter(None, (working, stopping)):
+            task.cancel()
+        await asyncio.gather(*filter(None, (working, stopping)), return_exceptions=True)
+        await harness.close()
+
+
+def _settle_memory() -> None:
+    """What start-up built stays for ever: keep the collector from walking over it again and again."""
+    gc.collect()
+    gc.freeze()

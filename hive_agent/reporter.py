@@ -1,0 +1,52 @@
+"""Tells core what the harness is doing, so that the dashboard need not ask."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from hive_agent.link import Link
+from hive_agent.status import Status
+from hive_shared.errors import HiveError
+from hive_shared.wire import Report
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 5.0
+
+
+class Reporter:
+    """Sends the newest badge; several changes in a row become one report. Owned as a task by the harness."""
+
+    def __init__(self, link: Link, status: Status, backend: str, model: Callable[[], str]) -> None:
+        self._link = link
+        self._status = status
+        self._backend = backend
+        self._model = model
+        self._changed = asyncio.Event()
+        status.on_badge.append(self._changed.set)
+        link.on_connect.append(self._changed.set)  # a core that has restarted knows nothing
+
+    def changed(self) -> None:
+        """Something besides the badge is different (the model)."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Report at every change, until cancelled."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            try:
+                await self._link.call(self._report())
+            except HiveError as error:
+                log.warning("report: %s", error.message)
+                await asyncio.sleep(RETRY_SECONDS)
+
+    def _report(self) -> Report:
+        status = self._status
+        return Report(
+            badge=status.badge,
+            backend=self._backend,
+            model=self._model(),
+            note=status.note,
+            resumes_at_ms=status.resumes_at_ms,
+        )

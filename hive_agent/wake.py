@@ -1,0 +1,109 @@
+"""What a message looks like to the model: who wrote what, as data (SECURITY 12).
+
+The text of a message stands between two marker lines with the same random code. The sender
+cannot know the code beforehand, so no body can end itself early and go on in another's voice.
+"""
+
+import re
+import secrets
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from hive_shared.names import MANAGER, OPERATOR, SYSTEM
+from hive_shared.wire import Message
+
+CODE_BYTES = 6
+CUT_SHORT = (
+    "[hyperhive] The last attempt at this turn was cut short ({reason}). "
+    "Carry on where it stopped; do not repeat what was already done."
+)
+
+_OPENING = re.compile(
+    r"^\[hyperhive\] message (?P<id>\d+) from (?P<author>[^\n]*?)(?: \((?P<remarks>[^\n]*)\))?\n"
+    r"--- (?P<sender>\S+) writes · (?P<code>[0-9a-f]+) ---\n",
+    re.MULTILINE,
+)
+_REPLY = re.compile(r"in reply to message (\d+)")
+
+
+def wake_prompt(message: Message, unread: int, me: str) -> str:
+    """The prompt of a turn: the one message that woke the agent, and whether more are waiting."""
+    prompt = describe(message, me)
+    if unread > 0:
+        prompt += f"\n[hyperhive] {unread} more pending: take with the recv tool, or end the turn."
+    return prompt
+
+
+def resumed_prompt(prompt: str, reason: str) -> str:
+    """The prompt of a second attempt at the same turn."""
+    return f"{CUT_SHORT.format(reason=reason)}\n{prompt}"
+
+
+def describe_all(messages: Iterable[Message], unread: int, me: str) -> str:
+    """What the recv tool answers."""
+    parts = [describe(message, me) for message in messages]
+    if not parts:
+        return "No message is waiting. Do not poll: end the turn, and the next message wakes you."
+    if unread:
+        parts.append(f"[hyperhive] {unread} more pending.")
+    return "\n".join(parts)
+
+
+def describe(message: Message, me: str, *, code: Callable[[], str] | None = None) -> str:
+    """One message: a line from the hive about it, then its text between the markers."""
+    mark = _code_not_in(message.body, code or _random_code)
+    remarks = _remarks(message)
+    heading = f"[hyperhive] message {message.id} from {_author(message.sender, me)}"
+    if remarks:
+        heading += f" ({'; '.join(remarks)})"
+    return f"{heading}\n--- {message.sender} writes · {mark} ---\n{message.body}\n--- end · {mark} ---"
+
+
+@dataclass(frozen=True)
+class Woken:
+    """A wake prompt read back: what the rehearsal backend acts on."""
+
+    id: int
+    sender: str
+    body: str
+    in_reply_to: int | None
+
+
+def read_wake_prompt(prompt: str) -> Woken | None:
+    """The message in a wake prompt, or None if this is not one."""
+    opening = _OPENING.search(prompt)
+    if opening is None:
+        return None
+    body, end, _ = prompt[opening.end() :].partition(f"\n--- end · {opening['code']} ---")
+    if not end:
+        return None
+    reply = _REPLY.search(opening["remarks"] or "")
+    return Woken(int(opening["id"]), opening["sender"], body, int(reply[1]) if reply else None)
+
+
+def _random_code() -> str:
+    return secrets.token_hex(CODE_BYTES)
+
+
+def _code_not_in(body: str, code: Callable[[], str]) -> str:
+    while (mark := code()) in body:
+        continue
+    return mark
+
+
+def _author(sender: str, me: str) -> str:
+    if sender == me:
+        return "yourself: a reminder that you set"
+    known = {OPERATOR: "the operator", SYSTEM: "the hive itself: a fact", MANAGER: f"the manager {MANAGER}"}
+    return known.get(sender, f"the agent {sender}")
+
+
+def _remarks(message: Message) -> list[str]:
+    remarks = []
+    if message.in_reply_to is not None:
+        remarks.append(f"in reply to message {message.in_reply_to}")
+    if message.broadcast:
+        remarks.append("sent to everyone; it may need no action")
+    if message.redelivered:
+        remarks.append("delivered before: an earlier turn may already have acted on it, check first")
+    return remarks
