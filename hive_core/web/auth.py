@@ -1,0 +1,201 @@
+"""Logging in and out: one-time codes, and a limit on guessing them (SECURITY 5).
+
+A code has two halves. The first names it, and is no secret among the operator's own; the second is
+compared in constant time, and a few wrong ones burn the code. So the limit that stops guessing counts
+against the code that is being guessed, and a flood of nonsense from elsewhere, such as an agent on
+the host's network, cannot keep the operator from logging in.
+"""
+
+import hashlib
+import hmac
+import logging
+import secrets
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from hive_core.audit import Audit
+from hive_core.clock import Clock, time_ms
+from hive_core.principals import Principal
+from hive_core.web.forms import LoginForm, form
+from hive_core.web.refusals import WebRefusal, json_response
+from hive_core.web.sessions import ABSOLUTE_MS, COOKIE_NAME, NewSession, Session, Sessions
+
+log = logging.getLogger(__name__)
+
+CODE_MS: Final = 10 * 60_000
+CODES_MAX: Final = 16
+CODE_ALPHABET: Final = "abcdefghjkmnpqrstuvwxyz23456789"  # none that are read or typed as another
+NAME_CHARACTERS: Final = 5
+SECRET_CHARACTERS: Final = 20  # 99 bits
+GROUP_CHARACTERS: Final = 5
+WRONG_PER_CODE_MAX: Final = 5
+
+FAILURE_WINDOW_MS: Final = 60_000
+FAILURES_PER_ADDRESS: Final = 10
+FAILURES_GLOBAL: Final = 60
+ADDRESSES_MAX: Final = 1024
+
+
+@dataclass
+class _Code:
+    secret_sha256: bytes
+    expires_at_ms: int
+    wrong: int = 0
+
+
+class LoginCodes:
+    """One-time codes, in memory only: a restart of the daemon forgets them."""
+
+    def __init__(self, clock: Clock = time_ms) -> None:
+        self._clock = clock
+        self._codes: OrderedDict[str, _Code] = OrderedDict()
+
+    def issue(self) -> tuple[str, int]:
+        """A new code, and when it expires (Unix milliseconds). The oldest gives way to a 17th."""
+        name, secret = _random(NAME_CHARACTERS), _random(SECRET_CHARACTERS)
+        expires_at_ms = self._clock() + CODE_MS
+        self._codes[name] = _Code(_hashed(secret), expires_at_ms)
+        while len(self._codes) > CODES_MAX:
+            self._codes.popitem(last=False)
+        return _grouped(name + secret), expires_at_ms
+
+    def redeem(self, text: str) -> bool:
+        """Whether `text` is a code that is still good; it is not good again."""
+        typed = "".join(character for character in text.lower() if character.isalnum())
+        name, secret = typed[:NAME_CHARACTERS], typed[NAME_CHARACTERS:]
+        code = self._codes.get(name)
+        if code is None:
+            return False
+        good = self._clock() < code.expires_at_ms and hmac.compare_digest(code.secret_sha256, _hashed(secret))
+        code.wrong += not good
+        if good or code.wrong >= WRONG_PER_CODE_MAX or self._clock() >= code.expires_at_ms:
+            self._burn(name)
+        return good
+
+    def _burn(self, name: str) -> None:
+        del self._codes[name]
+
+    def clear(self) -> None:
+        """Forget every code that was not used yet."""
+        self._codes.clear()
+
+
+class FailureLimit:
+    """How many failures an address, and everybody together, may have in a minute. Bounded memory."""
+
+    def __init__(self, clock: Clock = time_ms) -> None:
+        self._clock = clock
+        self._window = -1
+        self._all = 0
+        self._by_address: OrderedDict[str, int] = OrderedDict()
+
+    def exceeded(self, address: str) -> bool:
+        """Whether failures from this address are not even looked at any more."""
+        self._roll()
+        return self._all >= FAILURES_GLOBAL or self._by_address.get(address, 0) >= FAILURES_PER_ADDRESS
+
+    def count(self, address: str) -> None:
+        self._roll()
+        self._all += 1
+        self._by_address[address] = self._by_address.get(address, 0) + 1
+        self._by_address.move_to_end(address)
+        while len(self._by_address) > ADDRESSES_MAX:
+            self._by_address.popitem(last=False)
+
+    def _roll(self) -> None:
+        window = self._clock() // FAILURE_WINDOW_MS
+        if window != self._window:
+            self._window = window
+            self._all = 0
+            self._by_address.clear()
+
+
+class Login:
+    """Turns a code into a session, and writes both outcomes to the audit."""
+
+    def __init__(self, codes: LoginCodes, limit: FailureLimit, sessions: Sessions, audit: Audit) -> None:
+        self.codes = codes
+        self.sessions = sessions
+        self._limit = limit
+        self._audit = audit
+
+    async def log_in(self, code: str, address: str, client: str) -> NewSession:
+        """A session for whoever knows a one-time code; raises `WebRefusal` 403 or 429."""
+        if not self.codes.redeem(code):
+            raise await self._failed(address)
+        new = await self.sessions.create(client)
+        principal = Principal.operator(f"session {new.session.id}")
+        await self._audit.record(principal, "login", address, "ok", client)
+        return new
+
+    async def log_out(self, session: Session) -> None:
+        await self.sessions.end(session)
+        principal = Principal.operator(f"session {session.id}")
+        await self._audit.record(principal, "logout", session.id, "ok")
+
+    async def log_out_all(self) -> int:
+        """End every session and forget every unused code; how many sessions there were."""
+        self.codes.clear()
+        return await self.sessions.end_all()
+
+    async def _failed(self, address: str) -> WebRefusal:
+        if self._limit.exceeded(address):
+            wait = {"retry-after": str(FAILURE_WINDOW_MS // 1000)}
+            message = "too many failed logins; wait a minute, then use a fresh code from `hive-c0re url`"
+            return WebRefusal(429, "rate_limited", message, headers=wait)
+        self._limit.count(address)
+        log.warning("a login from %s failed", address)
+        await self._audit.record(Principal.system("web"), "login", address, "refused", "not a valid code")
+        message = "that code is wrong, used or expired; `hive-c0re url` prints a fresh one"
+        return WebRefusal(403, "bad_code", message, field="code")
+
+
+def routes(login: Login) -> APIRouter:
+    """`POST /login` (the one change that needs no session) and `POST /logout`."""
+    router = APIRouter()
+
+    @router.post("/login")
+    async def log_in(request: Request) -> Response:
+        fields = await form(request, LoginForm)
+        address = request.client.host if request.client else "unknown"
+        new = await login.log_in(fields.code, address, request.headers.get("user-agent", ""))
+        response = json_response({"ok": True, "key": new.key, "expires_at_ms": new.expires_at_ms})
+        _set_cookie(response, request, new.cookie, ABSOLUTE_MS // 1000)
+        return response
+
+    @router.post("/logout")
+    async def log_out(request: Request) -> Response:
+        await login.log_out(request.scope["state"]["session"])
+        response = json_response({"ok": True})
+        _set_cookie(response, request, "", 0)
+        return response
+
+    return router
+
+
+def _set_cookie(response: Response, request: Request, value: str, max_age_seconds: int) -> None:
+    response.set_cookie(
+        COOKIE_NAME,
+        value,
+        max_age=max_age_seconds,
+        path="/",
+        secure=request.scope["state"]["origin"].startswith("https:"),
+        httponly=True,
+        samesite="strict",
+    )
+
+
+def _random(characters: int) -> str:
+    return "".join(secrets.choice(CODE_ALPHABET) for _ in range(characters))
+
+
+def _grouped(code: str) -> str:
+    return "-".join(code[start : start + GROUP_CHARACTERS] for start in range(0, len(code), GROUP_CHARACTERS))
+
+
+def _hashed(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()

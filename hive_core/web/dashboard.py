@@ -1,0 +1,175 @@
+"""The dashboard's data and changes: each route calls one action (SPEC section 11)."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request
+from pydantic_core import to_json
+from starlette.responses import Response
+
+from hive_core.actions import Actions
+from hive_core.feed import FeedEvent
+from hive_core.principals import Principal
+from hive_core.web.forms import (
+    AnswerForm,
+    ApproveForm,
+    DenyForm,
+    PurgeForm,
+    RequestSpawnForm,
+    SendForm,
+    form,
+)
+from hive_core.web.operator import CurrentSession, Operator
+from hive_core.web.refusals import json_response
+from hive_core.web.sessions import Session, Sessions
+from hive_core.web.sse import EventStream, Streams, frame
+from hive_shared.errors import BadRequest
+from hive_shared.wire import AgentDone, Model, Send
+
+Id = Annotated[int, Path(ge=1, le=2**63 - 1)]
+Problems = Callable[[], Mapping[str, str]]
+
+
+def done(value: Model | None = None, **more: Any) -> Response:
+    """What a change answers: ok, and the fields of its result."""
+    return json_response({"ok": True, **({} if value is None else dict(value)), **more})
+
+
+def routes(actions: Actions, sessions: Sessions, streams: Streams, port_problems: Problems) -> APIRouter:
+    """Everything under the dashboard's own paths that needs a session."""
+    router = APIRouter()
+    _add_reading(router, actions, sessions, streams, port_problems)
+    _add_approvals(router, actions)
+    _add_lifecycle(router, actions)
+    _add_talking(router, actions)
+    return router
+
+
+def _add_reading(
+    router: APIRouter, actions: Actions, sessions: Sessions, streams: Streams, port_problems: Problems
+) -> None:
+    @router.get("/api/state")
+    async def state(who: Operator) -> Response:
+        snapshot = await actions.snapshot(who)
+        for agent in snapshot["agents"]:
+            note_port_problem(agent, port_problems())
+        return json_response(snapshot)
+
+    @router.get("/messages/stream")
+    async def stream(request: Request, session: CurrentSession) -> Response:
+        place = streams.take(session.id)
+        position = request.headers.get("last-event-id")
+        source = feed_frames(actions, position, port_problems)
+        return EventStream(source, place, keeper(sessions, session))
+
+    @router.get("/api/logs/{name}")
+    async def logs(name: str, who: Operator, lines: Annotated[int, Query(ge=1, le=5000)] = 200) -> Response:
+        return json_response({"lines": await actions.logs(who, name, lines)})
+
+    @router.get("/api/messages")
+    async def messages(
+        who: Operator,
+        before: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
+        limit: Annotated[int, Query(ge=1, le=200)] = 100,
+    ) -> Response:
+        return json_response({"messages": await actions.messages(who, limit, before)})
+
+
+def _add_approvals(router: APIRouter, actions: Actions) -> None:
+    @router.post("/approve/{approval_id}")
+    async def approve(approval_id: Id, request: Request, who: Operator) -> Response:
+        fields = await form(request, ApproveForm)
+        return done(approval=await actions.approve(who, approval_id, fields.commit or None))
+
+    @router.post("/deny/{approval_id}")
+    async def deny(approval_id: Id, request: Request, who: Operator) -> Response:
+        fields = await form(request, DenyForm)
+        return done(approval=await actions.deny(who, approval_id, fields.note))
+
+    @router.post("/request-spawn")
+    async def request_spawn(request: Request, who: Operator) -> Response:
+        fields = await form(request, RequestSpawnForm)
+        return done(await actions.request_spawn(who, fields.name, fields.note))
+
+
+def _add_lifecycle(router: APIRouter, actions: Actions) -> None:
+    def on_agent(path: str, act: Callable[[Principal, str], Awaitable[AgentDone]]) -> None:
+        @router.post(path)
+        async def change(name: str, who: Operator) -> Response:
+            return done(await act(who, name))
+
+    on_agent("/rebuild/{name}", actions.rebuild)
+    on_agent("/kill/{name}", actions.kill)
+    on_agent("/restart/{name}", actions.restart)
+    on_agent("/start/{name}", actions.start)
+    on_agent("/destroy/{name}", actions.destroy)
+
+    @router.post("/purge-tombstone/{name}")
+    async def purge_tombstone(name: str, request: Request, who: Operator) -> Response:
+        fields = await form(request, PurgeForm)
+        if fields.confirm != name:
+            raise BadRequest(
+                f"field confirm: write {name[:40]!r} to purge its state for good", field="confirm"
+            )
+        return done(await actions.purge_tombstone(who, name))
+
+    @router.post("/update-all")
+    async def update_all(who: Operator) -> Response:
+        return done(await actions.update_all(who))
+
+
+def _add_talking(router: APIRouter, actions: Actions) -> None:
+    @router.post("/answer-question/{question_id}")
+    async def answer(question_id: Id, request: Request, who: Operator) -> Response:
+        fields = await form(request, AnswerForm)
+        return done(question=await actions.answer(who, question_id, fields.answer))
+
+    @router.post("/send")
+    async def send(request: Request, who: Operator) -> Response:
+        fields = await form(request, SendForm)
+        message = Send(to=fields.to, body=fields.body, in_reply_to=fields.in_reply_to)
+        return done(await actions.send(who, message))
+
+
+def keeper(sessions: Sessions, session: Session) -> Callable[[], Awaitable[bool]]:
+    """An open page counts as use of its session, for as long as that may last at all."""
+
+    async def keep() -> bool:
+        if not sessions.is_live(session):
+            return False
+        await sessions.touch(session)
+        return True
+
+    return keep
+
+
+async def feed_frames(
+    actions: Actions, position: str | None, port_problems: Problems
+) -> AsyncGenerator[bytes, None]:
+    """The feed after `position`; `reset` first if the feed does not reach back that far."""
+    feed = actions.feed
+    reset = b""
+    subscription = feed.resume(position)
+    if subscription is None:
+        reset = frame("reset", "{}", feed.position())
+        subscription = feed.subscribe()
+    with subscription:
+        if reset:
+            yield reset
+        async for event in subscription:
+            yield _frame_of(event, port_problems())
+
+
+def _frame_of(event: FeedEvent, problems: Mapping[str, str]) -> bytes:
+    if event.kind != "agent" or event.data["name"] not in problems:
+        return frame(event.kind, event.encoded, event.position)
+    agent = dict(event.data)
+    note_port_problem(agent, problems)
+    return frame(event.kind, to_json(agent).decode(), event.position)
+
+
+def note_port_problem(agent: dict[str, Any], problems: Mapping[str, str]) -> None:
+    """Show that an agent's own port could not be opened, where nothing more important is said."""
+    problem = problems.get(agent["name"])
+    if problem and not agent.get("note"):
+        agent["note"] = problem

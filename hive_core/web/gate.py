@@ -1,0 +1,207 @@
+"""What every request passes before any handler sees it: the default is no.
+
+In this order: a `Host` that is ours, a known method, for changes the exact `Origin`, then a session
+(cookie and key), then a body of bounded size and time. Only the pages and files that hold no data, and
+the login itself, are public. One place, so that a new route cannot forget a rule.
+"""
+
+import asyncio
+import logging
+import re
+import traceback
+from collections.abc import MutableMapping
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.requests import cookie_parser
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from hive_core.web.headers import HostRules
+from hive_core.web.refusals import WebRefusal
+from hive_core.web.sessions import COOKIE_NAME, KEY_HEADER, Session, Sessions
+from hive_shared.errors import HiveError
+
+log = logging.getLogger(__name__)
+
+BODY_MAX_BYTES = 1024 * 1024  # a message of 256 KiB in form encoding takes up to three times that
+LOGIN_BODY_MAX_BYTES = 4096
+BODY_SECONDS = 20.0
+COOKIES_TRIED_MAX = 8
+
+FORM_TYPE = "application/x-www-form-urlencoded"
+LOGIN_PATH = "/login"
+
+_PAGE = re.compile(r"/|/login|/favicon\.ico|/static/.*|/agents/[a-z0-9-]{1,9}/?", re.DOTALL)
+_READING = frozenset({"GET", "HEAD"})
+
+
+def is_public(method: str, path: str) -> bool:
+    """Whether a request is answered without a session: shells and assets hold no data."""
+    if method in _READING:
+        return _PAGE.fullmatch(path) is not None
+    return path == LOGIN_PATH
+
+
+class Gate:
+    """ASGI middleware in front of the dashboard's application."""
+
+    def __init__(self, app: ASGIApp, hosts: HostRules, sessions: Sessions) -> None:
+        self._app = app
+        self._hosts = hosts
+        self._sessions = sessions
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        answer = _Answer(send)
+        try:
+            await self._admit(scope)
+            body = await self._body(scope, receive)
+            await self._app(scope, _replay(body, receive), answer)
+        except WebRefusal as refusal:
+            await answer.refuse(refusal, scope, receive)
+        except HiveError as error:
+            await answer.refuse(WebRefusal.of(error), scope, receive)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the browser gets an answer
+            log.error("%s %s failed: %s", scope["method"], ascii(scope["path"])[:200], _in_one_line(error))
+            await answer.refuse(_INTERNAL, scope, receive)
+
+    async def _admit(self, scope: Scope) -> None:
+        headers = Headers(scope=scope)
+        state = scope.setdefault("state", {})
+        state["origin"] = self._our_origin(scope, headers)
+        method, path = scope["method"], scope["path"]
+        if method not in _READING and method != "POST":
+            raise WebRefusal(405, "method_not_allowed", f"method {method[:20]} is not used here")
+        if method == "POST":
+            self._check_origin(state["origin"], headers)
+            _check_form(headers)
+        if is_public(method, path):
+            return
+        self._check_fetch_site(headers)
+        state["session"] = self._session(headers)
+        await self._sessions.touch(state["session"])
+
+    def _our_origin(self, scope: Scope, headers: Headers) -> str:
+        hosts = headers.getlist("host")
+        if len(hosts) != 1:
+            raise WebRefusal(400, "bad_host", "the request names no host, or several")
+        server = scope.get("server") or (None, None)
+        origin = self._hosts.origin_of(hosts[0], server[0])
+        if origin is None:
+            raise WebRefusal(
+                421,
+                "bad_host",
+                "this hive does not answer to that host name; add it to allowed_hosts if it should",
+            )
+        return origin
+
+    def _check_origin(self, ours: str, headers: Headers) -> None:
+        """SECURITY 2: the whole origin, port included, or the browser's word that it is the same."""
+        origins = headers.getlist("origin")
+        sites = headers.getlist("sec-fetch-site")
+        if any(origin != ours for origin in origins) or any(site != "same-origin" for site in sites):
+            raise WebRefusal(403, "forbidden", "the request comes from another origin")
+        if not origins and not sites:
+            raise WebRefusal(403, "forbidden", "the request does not say which origin it comes from")
+
+    def _check_fetch_site(self, headers: Headers) -> None:
+        if any(site not in ("same-origin", "none") for site in headers.getlist("sec-fetch-site")):
+            raise WebRefusal(403, "forbidden", "the request comes from another origin")
+
+    def _session(self, headers: Headers) -> Session:
+        session = self._sessions.find(_cookies(headers), headers.get(KEY_HEADER, ""))
+        if session is None:
+            raise WebRefusal(401, "no_session", "log in first; `hive-c0re url` prints a login address")
+        return session
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes:
+        if scope["method"] in _READING:
+            return b""
+        limit = LOGIN_BODY_MAX_BYTES if scope["path"] == LOGIN_PATH else BODY_MAX_BYTES
+        declared = Headers(scope=scope).get("content-length", "0")
+        if int(declared) > limit:
+            raise _too_large(limit)
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                return await _read(receive, limit)
+        except TimeoutError:
+            raise WebRefusal(408, "timeout", "the request's body did not arrive in time") from None
+
+
+_INTERNAL = WebRefusal(500, "internal", "something went wrong inside the daemon; its log has the details")
+
+
+def _too_large(limit: int) -> WebRefusal:
+    return WebRefusal(413, "body_too_large", f"the request is larger than {limit // 1024} KiB")
+
+
+def _check_form(headers: Headers) -> None:
+    kind = headers.get("content-type", FORM_TYPE).partition(";")[0].strip().lower()
+    if kind != FORM_TYPE:
+        raise WebRefusal(415, "unsupported_media_type", f"changes are sent as {FORM_TYPE}")
+
+
+def _cookies(headers: Headers) -> list[str]:
+    """Every value of our cookie: another port of this host may have set more of them beside ours."""
+    values: list[str] = []
+    for line in headers.getlist("cookie"):
+        for part in line.split(";"):
+            value = cookie_parser(part).get(COOKIE_NAME)
+            if value:
+                values.append(value)
+    return values[:COOKIES_TRIED_MAX]
+
+
+async def _read(receive: Receive, limit: int) -> bytes:
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise WebRefusal(400, "bad_request", "the connection ended within the request")
+        body += message.get("body", b"")
+        if len(body) > limit:
+            raise _too_large(limit)
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives the body in one piece, then what really comes: the disconnect."""
+    given = False
+
+    async def replay() -> Message:
+        nonlocal given
+        if not given:
+            given = True
+            return {"type": "http.request", "body": body, "more_body": False}
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return message
+
+    return replay
+
+
+class _Answer:
+    """`send`, which remembers whether the answer has begun: then it is too late to refuse."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._begun = False
+
+    async def __call__(self, message: MutableMapping[str, Any]) -> None:
+        self._begun = True
+        await self._send(message)
+
+    async def refuse(self, refusal: WebRefusal, scope: Scope, receive: Receive) -> None:
+        if not self._begun:
+            await refusal.response()(scope, receive, self._send)
+        elif abort := scope["state"].get("abort"):
+            abort()
+
+
+def _in_one_line(error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}: {ascii(str(error))[:500]}{where}"

@@ -1,0 +1,96 @@
+"""The headers every reply carries, and the `Host` values that are answered (SECURITY 2 and 3)."""
+
+import ipaddress
+import socket
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+CONTENT_SECURITY_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "connect-src 'self'",
+        "img-src 'self' data:",
+        "font-src 'self'",
+        "base-uri 'none'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+    )
+)
+
+# Given to the HTTP server itself, so that its own 400 and 503 carry them too.
+SECURITY_HEADERS: tuple[tuple[str, str], ...] = (
+    ("content-security-policy", CONTENT_SECURITY_POLICY),
+    ("x-content-type-options", "nosniff"),
+    ("referrer-policy", "no-referrer"),
+    ("permissions-policy", "camera=(), geolocation=(), microphone=(), payment=(), usb=()"),
+    ("cross-origin-opener-policy", "same-origin"),
+    ("cross-origin-resource-policy", "same-origin"),
+    ("x-frame-options", "DENY"),
+)
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True)
+class HostRules:
+    """Which `Host` values belong to one listener, and the origin that each stands for.
+
+    A name that resolves here but is not listed is DNS rebinding until proven otherwise.
+    """
+
+    port: int
+    origins: Mapping[str, str]
+
+    @classmethod
+    def of(cls, port: int, listen_address: str, allowed_hosts: Iterable[str] = ()) -> "HostRules":
+        """The listen address, loopback, the machine's name, and what the operator allowed.
+
+        An allowed host is a name (our port is meant), `name:port`, or the origin of a reverse
+        proxy such as `https://hive.example.org`.
+        """
+        names = ["localhost", "127.0.0.1", "[::1]", socket.gethostname(), url_host(listen_address)]
+        origins: dict[str, str] = {}
+        for name in (*names, *allowed_hosts):
+            origins.update(_origins_of(name.strip().lower(), port))
+        return cls(port, origins)
+
+    def origin_of(self, host: str, local_address: str | None = None) -> str | None:
+        """The origin behind a `Host` header, or None if it is not ours.
+
+        `local_address` is where the connection came in: on a wildcard listener, the machine's own
+        addresses are ours, and an address cannot be rebound.
+        """
+        host = host.lower()
+        if host in self.origins:
+            return self.origins[host]
+        if local_address and _is_address(local_address):
+            return _origins_of(url_host(local_address), self.port).get(host)
+        return None
+
+
+def url_host(address: str) -> str:
+    """An address as it stands in a URL: IPv6 in brackets."""
+    return f"[{address}]" if ":" in address and not address.startswith("[") else address
+
+
+def _origins_of(entry: str, port: int) -> dict[str, str]:
+    if not entry:
+        return {}
+    url = urlsplit(entry if "://" in entry else f"http://{entry}")
+    name = url_host(url.hostname or "")
+    given = url.port or (_DEFAULT_PORTS.get(url.scheme, port) if "://" in entry else port)
+    if given == _DEFAULT_PORTS.get(url.scheme):
+        origin = f"{url.scheme}://{name}"
+        return {name: origin, f"{name}:{given}": origin}
+    return {f"{name}:{given}": f"{url.scheme}://{name}:{given}"}
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,165 @@
+"""uvicorn inside the daemon's loop: no signals, no polling, and bounds on what strangers may hold.
+
+Anyone on the machine, agents included, can connect to the operator's ports. A connection that has
+not shown a session may therefore be dropped at any time: it gets little memory, little time, and
+gives way to newer ones, so that a flood of them locks nobody out (SECURITY 11).
+"""
+
+import asyncio
+import errno
+import itertools
+import socket
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from hive_core.web.headers import SECURITY_HEADERS
+from hive_shared.errors import Conflict, HiveError
+
+HEAD_MAX_BYTES = 32 * 1024
+HEAD_SECONDS = 10.0  # from the connection, or the first byte of a later request, to its last header
+UNREAD_SECONDS = 30  # how long a peer may leave what we sent unread
+BACKLOG = 128
+CLOSE_SECONDS = 3
+
+_numbers = itertools.count(1)
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection of uvicorn's, with limits on headers, time, and how many there are."""
+
+    connections_max = 256
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.number = next(_numbers)
+        self._in_head = True
+        self._head_bytes = 0
+        self._head_timer: asyncio.TimerHandle | None = None
+        if len(self.connections) >= self.connections_max:
+            self._make_room()
+        super().connection_made(transport)
+        self._expect_head()
+
+    def _make_room(self) -> None:
+        """Drop the connection that has shown no session for the longest time."""
+        strangers = [
+            held for held in self.connections if isinstance(held, BoundedProtocol) and not held.known
+        ]
+        if strangers:
+            min(strangers, key=lambda held: held.number).transport.abort()
+
+    @property
+    def known(self) -> bool:
+        """Whether the last request of this connection came with a session."""
+        return bool(self.scope) and "session" in self.scope.get("state", {})
+
+    def data_received(self, data: bytes) -> None:
+        began_in_head = self._in_head
+        super().data_received(data)
+        if not (began_in_head and self._in_head):
+            return
+        self._head_bytes += len(data)
+        if self._head_bytes > HEAD_MAX_BYTES and not self.transport.is_closing():
+            self.send_400_response("The headers of the request are too long.")
+
+    def _expect_head(self) -> None:
+        self._in_head = True
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        # A stream whose reader has stalled has no other way to end its connection.
+        self.scope["state"]["abort"] = self.transport.abort
+        self._expect_head()
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._head_bytes = 0
+        self._stop_head_timer()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_head_timer()
+        super().connection_lost(exc)
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+
+class AgentPortProtocol(BoundedProtocol):
+    """A connection to an agent's own port, which only ever redirects."""
+
+    connections_max = 32
+
+
+class HttpServer:
+    """An ASGI application on one listening socket, until closed."""
+
+    def __init__(self, app: Any, listener: socket.socket, protocol: type[BoundedProtocol]) -> None:
+        self._listener = listener
+        self._config = uvicorn.Config(
+            app,
+            http=protocol,
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            log_level="error",
+            access_log=False,
+            # X-Forwarded-For from 127.0.0.1 would let any process here choose its address.
+            proxy_headers=False,
+            server_header=False,
+            date_header=False,
+            headers=list(SECURITY_HEADERS),
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=CLOSE_SECONDS,
+        )
+        self._server = uvicorn.Server(self._config)
+
+    @property
+    def port(self) -> int:
+        return int(self._listener.getsockname()[1])
+
+    async def start(self) -> None:
+        """Begin to accept. `Server.serve` would take the daemon's signals and poll ten times a second."""
+        self._config.load()
+        self._server.lifespan = self._config.lifespan_class(self._config)
+        self._server.server_state.default_headers = self._config.encoded_headers
+        await self._server.startup(sockets=[self._listener])
+
+    async def close(self) -> None:
+        """Stop accepting and let running replies end, for at most `CLOSE_SECONDS`."""
+        await self._server.shutdown(sockets=[self._listener])
+        for connection in list(self._server.server_state.connections):
+            connection.transport.abort()
+
+
+def bind(address: str, port: int, what: str) -> socket.socket:
+    """A listening TCP socket; port 0 picks a free one. Raises `Conflict` or `HiveError` naming the port."""
+    family, kind, protocol, _, target = _resolve(address, port, what)
+    listener = socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Accepted connections inherit these: a peer that reads nothing, or has vanished, is dropped.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_SECONDS * 1000)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        listener.bind(target)
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise Conflict(f"port {port} on {address} for {what} is taken by another program") from None
+        raise HiveError(f"cannot listen on port {port} of {address} for {what}: {error.strerror}") from None
+    return listener
+
+
+def _resolve(address: str, port: int, what: str) -> Any:
+    try:
+        return socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except OSError as error:
+        raise HiveError(f"listen address {address!r} for {what}: {error.strerror}") from None
