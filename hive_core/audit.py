@@ -7,11 +7,14 @@ from sqlalchemy import Connection, insert, select
 from hive_core.clock import Clock, time_ms
 from hive_core.principals import Principal
 from hive_core.store import Store, schema
+from hive_core.store.prepared import Prepared
 from hive_shared.wire import AuditEntry
 
 TEXT_MAX_CHARACTERS: Final = 1000  # of one entry's subject or detail; bodies are never in it
 
-_INSERT: Final = insert(schema.audit)
+_INSERT: Final = Prepared(
+    insert(schema.audit), ("host", "at_ms", "principal", "action", "subject", "outcome", "detail")
+)
 _ENTRY: Final = (
     schema.audit.c.id,
     schema.audit.c.at_ms,
@@ -49,8 +52,8 @@ class Audit:
         detail: str = "",
     ) -> None:
         """Add an entry within the caller's transaction, so that both are stored or neither."""
-        connection.execute(
-            _INSERT,
+        _INSERT.run(
+            connection,
             {
                 "host": self._host,
                 "at_ms": self._clock(),

@@ -12,12 +12,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from sqlalchemy import (
     Connection,
     Executable,
-    Row,
     Select,
     bindparam,
     delete,
@@ -33,6 +32,7 @@ from hive_core.clock import Clock, time_ms
 from hive_core.principals import Kind, Principal
 from hive_core.registry import Registry
 from hive_core.store import Store
+from hive_core.store.prepared import Prepared
 from hive_core.store.schema import message as table
 from hive_shared.errors import (
     BadRequest,
@@ -76,7 +76,7 @@ class BrokerLimits:
     retention_days: float = 30.0  # for acked messages; others are kept for ever
 
 
-# --- statements: built once, so that SQLAlchemy compiles them once ------------
+# --- statements: those of every message prepared, the others compiled by SQLAlchemy once
 
 _BIND: Final = bindparam
 _MESSAGE_COLUMNS: Final = (
@@ -93,14 +93,14 @@ _IS_OPEN: Final = table.c.acked_at_ms.is_(None)
 _IS_DELIVERABLE: Final = _IS_OPEN & table.c.lease.is_(None)
 _IN_IDS: Final = table.c.id.in_(_BIND("ids", expanding=True))
 
-_INSERT: Final = insert(table)
-_NEXT: Final = (
+_INSERT: Final = Prepared(insert(table), [column.name for column in table.columns if column.name != "id"])
+_NEXT: Final = Prepared(
     select(*_MESSAGE_COLUMNS)
     .where(table.c.recipient == _BIND("to"), _IS_DELIVERABLE)
     .order_by(table.c.id)
     .limit(_BIND("max"))
 )
-_LEASE: Final = (
+_LEASE: Final = Prepared(
     update(table)
     .where(table.c.recipient == _BIND("to"), _IS_DELIVERABLE, table.c.id <= _BIND("last"))
     .values(lease=_BIND("owner"), deliveries=table.c.deliveries + 1)
@@ -223,9 +223,11 @@ class Post:
             "in_reply_to": in_reply_to,
             "broadcast": broadcast,
             "key": key,
+            "lease": None,
             "deliveries": 0,
+            "acked_at_ms": None,
         }
-        number = int(self._connection.execute(_INSERT, row).lastrowid)
+        number = cast(int, _INSERT.run(self._connection, row).lastrowid)
         self.messages.append(
             Message(
                 id=number,
@@ -477,11 +479,11 @@ class Broker:
         owner = self._owner(lease)
 
         def work(connection: Connection) -> list[Message]:
-            rows = connection.execute(_NEXT, {"to": recipient, "max": maximum})
+            rows = _NEXT.run(connection, {"to": recipient, "max": maximum})
             messages = batch(_message(row) for row in rows)
             rows.close()
             if messages:
-                connection.execute(_LEASE, {"to": recipient, "last": messages[-1].id, "owner": owner})
+                _LEASE.run(connection, {"to": recipient, "last": messages[-1].id, "owner": owner})
             return messages
 
         try:
@@ -651,17 +653,18 @@ class Broker:
         return f"{self._registry.host}/{lease}"
 
 
-def _message(row: Row[*tuple[Any, ...]], *, looking: bool = False) -> Message:
-    """What a receiver sees; to one who only looks, nothing is redelivered."""
+def _message(row: Sequence[Any], *, looking: bool = False) -> Message:
+    """What a receiver sees, from `_MESSAGE_COLUMNS`; to one who only looks, nothing is redelivered."""
+    number, sender, to, body, sent_at_ms, in_reply_to, broadcast, deliveries = row
     return Message(
-        id=row.id,
-        sender=row.sender,
-        to=row.recipient,
-        body=row.body,
-        sent_at_ms=row.sent_at_ms,
-        in_reply_to=row.in_reply_to,
-        broadcast=row.broadcast,
-        redelivered=not looking and row.deliveries > 0,
+        id=number,
+        sender=sender,
+        to=to,
+        body=body,
+        sent_at_ms=sent_at_ms,
+        in_reply_to=in_reply_to,
+        broadcast=bool(broadcast),
+        redelivered=not looking and deliveries > 0,
     )
 
 

@@ -207,8 +207,7 @@ class _Writer(threading.Thread):
             if not raw.in_transaction:
                 raise _BatchLost from error
             raw.execute("ROLLBACK TO job")
-            broken = isinstance(error, DatabaseError) and not isinstance(error, IntegrityError)
-            job.error = self._unavailable(error) if broken else error
+            job.error = self._unavailable(error) if _is_the_database(error) else error
         raw.execute("RELEASE job")
 
     def _raw(self) -> sqlite3.Connection:
@@ -228,6 +227,12 @@ class _Writer(threading.Thread):
             self._connection.invalidate()
             self._connection.rollback()
             self._synchronous = ""
+
+
+def _is_the_database(error: Exception) -> bool:
+    """Whether the database failed (full, locked, damaged), rather than refused what broke a rule of it."""
+    failed = isinstance(error, DatabaseError | sqlite3.DatabaseError)
+    return failed and not isinstance(error, IntegrityError | sqlite3.IntegrityError)
 
 
 def _resolve(batch: list[_Job[Any]]) -> None:
