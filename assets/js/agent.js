@@ -155,8 +155,8 @@ takeForms();
 keepAges();
 new Prompt({ base, terminal, models: () => now.state?.models ?? [], changed: () => void refreshState(), cleared: clear });
 keepDrafts();
-for (const form of document.querySelectorAll("form[data-on]")) {
-  if (form instanceof HTMLFormElement) form.action = base + form.dataset.on;
+for (const form of document.querySelectorAll("form[data-path]")) {
+  if (form instanceof HTMLFormElement) form.action = base + form.dataset.path;
 }
 one("#start-form").setAttribute("action", `/start/${encodeURIComponent(name)}`);
 one("#older").addEventListener("click", () => void loadOlder());

@@ -2,7 +2,7 @@
 
 Speaks the web contract (paths, headers, session cookie plus key, SSE with resume) and records what was
 posted. Values are built from `hive_shared.wire`, so that a field renamed there breaks here.
-Run it by hand to look at the pages: `python tests/browser/mock_hive.py`.
+`demo_hive.py` fills it with a busy day, to look at the pages by hand.
 """
 
 import asyncio
