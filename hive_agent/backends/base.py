@@ -78,7 +78,10 @@ class Login(Protocol):
         ...
 
     async def code(self, text: str) -> None:
-        """Hand in the code that the person pasted. Raises `Conflict` when none is awaited."""
+        """Hand in the code that the person pasted; returns when it is accepted or refused.
+
+        Raises `Conflict` when none is awaited, `BadRequest` for what cannot be one.
+        """
         ...
 
     async def cancel(self) -> None:
