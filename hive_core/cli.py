@@ -19,9 +19,9 @@ from hive_core.cli_command import (
     ExitCode,
     Failed,
     Hive,
-    SharedOptions,
     UsageProblem,
     command,
+    shared_in,
     shared_options,
 )
 from hive_core.cli_target import LOCAL_ROOT, BadConfiguration
@@ -61,8 +61,7 @@ def _command(name: str, panel: str) -> Callable[[Callable[..., None]], Callable[
 
 def _agent_names(context: typer.Context, incomplete: str) -> list[str]:
     """Names for completion; nothing at all when the daemon does not answer at once."""
-    given = {**(context.parent.params if context.parent else {}), **context.params}
-    options = SharedOptions(root=given.get("shared_root"), socket=given.get("shared_socket"))
+    options = shared_in(context.params).over(shared_in(context.parent.params if context.parent else {}))
     try:
         listing = call_once(options.target().socket, wire.ListAgents(tombstones=True))
         agents = asyncio.run(asyncio.wait_for(listing, COMPLETION_SECONDS)).agents

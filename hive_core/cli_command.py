@@ -11,7 +11,7 @@ import inspect
 import os
 import stat
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
@@ -186,22 +186,29 @@ async def _until_reader_goes(items: AsyncIterator[T]) -> AsyncIterator[T]:
     gone = asyncio.Event()
     watched = _watch_stdout(gone)
     leaving = asyncio.create_task(gone.wait(), name="stdout-watch")
+    coming: asyncio.Task[Any] = leaving
     try:
         while True:
-            coming = asyncio.ensure_future(anext(items))
+            coming = asyncio.create_task(_next(items), name="next-item")
             await asyncio.wait((coming, leaving), return_when=asyncio.FIRST_COMPLETED)
             if leaving.done():
-                coming.cancel()
-                await asyncio.gather(coming, return_exceptions=True)
                 raise ReaderGone
-            try:
-                yield await coming
-            except StopAsyncIteration:
+            if not (found := await coming):
                 return
+            yield found[0]
     finally:
         leaving.cancel()
+        coming.cancel()
+        await asyncio.gather(leaving, coming, return_exceptions=True)
         if watched is not None:
             asyncio.get_running_loop().remove_reader(watched)
+
+
+async def _next(items: AsyncIterator[T]) -> list[T]:
+    """The next item, or nothing at the end."""
+    async for item in items:
+        return [item]
+    return []
 
 
 def _watch_stdout(gone: asyncio.Event) -> int | None:
@@ -269,6 +276,12 @@ def _key(name: str) -> str:
 
 def _take_shared(arguments: dict[str, Any]) -> SharedOptions:
     return replace(SharedOptions(), **{name: arguments.pop(_key(name)) for name, _, _ in _SHARED})
+
+
+def shared_in(parameters: Mapping[str, Any]) -> SharedOptions:
+    """The shared options among the parameters of a Typer context, for completion."""
+    given = {name: parameters.get(_key(name)) for name, _, _ in _SHARED}
+    return replace(SharedOptions(), **{name: value for name, value in given.items() if value is not None})
 
 
 def _run(work: Callable[[], None], options: SharedOptions) -> None:

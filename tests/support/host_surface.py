@@ -14,6 +14,25 @@ from hive_shared.sockets import listen
 from hive_shared.wire import Model, Request, Surface
 
 POLL_SECONDS = 0.005
+STATUS = wire.HiveStatus(
+    version="0.1.0",
+    host="local",
+    pid=4711,
+    started_at_ms=1,
+    dashboard_url="http://127.0.0.1:7000/",
+    runtime="local",
+    isolation="bubblewrap",
+    limits="none",
+    backend="rehearsal",
+    state_root="/x/lib",
+    run_root="/x/run",
+    agents=3,
+    running=2,
+    pending_approvals=1,
+    open_questions=4,
+    operator_unread=5,
+    store="sqlite",
+)
 
 
 class HostSurface:

@@ -14,7 +14,7 @@ from hive_core import cli
 from hive_shared import wire
 from hive_shared.errors import Conflict, UnknownAgent, UnknownRecipient
 from hive_shared.sockets import listen
-from tests.support.host_surface import HostSurface, forever, until
+from tests.support.host_surface import STATUS, HostSurface, forever, until
 
 
 @pytest.fixture(autouse=True)
@@ -96,25 +96,6 @@ def question(number: int = 3, **fields: Any) -> wire.QuestionView:
     return wire.QuestionView(id=number, **{**usual, **fields})
 
 
-STATUS = wire.HiveStatus(
-    version="0.1.0",
-    host="local",
-    pid=4711,
-    started_at_ms=1,
-    dashboard_url="http://127.0.0.1:7000/",
-    runtime="local",
-    isolation="bubblewrap",
-    limits="none",
-    backend="rehearsal",
-    state_root="/x/lib",
-    run_root="/x/run",
-    agents=3,
-    running=2,
-    pending_approvals=1,
-    open_questions=4,
-    operator_unread=5,
-    store="sqlite",
-)
 LOGIN = wire.LoginUrl(url="http://127.0.0.1:7000/login#c0de", code="c0de", expires_at_ms=10**13)
 DONE = wire.AgentDone(agent=agent(), note="as you wished")
 
