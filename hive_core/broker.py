@@ -126,11 +126,12 @@ _EARLIER: Final = (
     .order_by(table.c.id)
 )
 _PARTIES: Final = select(table.c.sender, table.c.recipient).where(table.c.id == _BIND("this"))
-_PURGE: Final = (
+_PURGE: Final = tuple(  # in two, so that each has an index
     update(table)
-    .where(table.c.recipient == _BIND("to"), _IS_OPEN)
+    .where(table.c.recipient == _BIND("to"), table.c.acked_at_ms.is_(None), held)
     .values(acked_at_ms=_BIND("now_ms"), lease=None)
     .returning(table.c.id)
+    for held in (table.c.lease.is_not(None), table.c.lease.is_(None))
 )
 
 
@@ -572,7 +573,7 @@ class Broker:
 
         def work(connection: Connection) -> list[int]:
             fields = {"to": recipient, "now_ms": self._clock()}
-            return _ids(connection, _PURGE, fields)
+            return [number for statement in _PURGE for number in _ids(connection, statement, fields)]
 
         done = await self._store.write(work, committed=lambda acked: self._acked(recipient, acked))
         return len(done)

@@ -222,7 +222,10 @@ class _Writer(threading.Thread):
         """Leave a connection on which the next batch can begin."""
         try:
             self._connection.rollback()
-        except DBAPIError as error:
+            raw = self._raw()
+            if raw.in_transaction:  # SQLite keeps it open when COMMIT fails, SQLAlchemy thinks it over
+                raw.execute("ROLLBACK")
+        except (DBAPIError, sqlite3.Error) as error:
             log.warning("the store opens a new connection: %s", reason(error))
             self._connection.invalidate()
             self._connection.rollback()
