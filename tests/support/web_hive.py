@@ -222,7 +222,7 @@ def write_assets(directory: Path) -> Path:
 
 
 class RawHarness:
-    """Something hostile on page.sock: answers every connection with the same bytes, and records what it gets."""
+    """Something hostile on page.sock: answers all with the same bytes, and records what it gets."""
 
     def __init__(self, answer: bytes, *, linger: bool = False) -> None:
         self.answer = answer
@@ -303,3 +303,14 @@ async def read_events(
             elif not line.startswith(":"):
                 name, _, value = line.partition(": ")
                 fields[name] = f"{fields[name]}\n{value}" if name == "data" and name in fields else value
+
+
+async def raw_request(port: int, data: bytes) -> bytes:
+    """Send bytes as they are, and everything that comes back until the other side closes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(data)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            return await reader.read(-1)
+    finally:
+        writer.close()
