@@ -37,7 +37,18 @@ function render() {
   const state = now.agent?.state;
   show(one("#start-form"), state === "stopped" || state === "crashed");
   show(one("#empty"), terminal.list.childElementCount === 0 && now.reachable);
+  renderAsleep();
   document.title = `${now.state?.badge === "thinking" && now.reachable ? "🧠 " : ""}${name} · hyperhive`;
+}
+
+/** What to do about an agent that is not up. */
+function renderAsleep() {
+  const state = now.agent?.state ?? "running";
+  show(one("#asleep"), !now.reachable && state !== "running");
+  setText(one("#asleep-name"), name);
+  setText(one("#asleep-state"), state);
+  const startable = state === "stopped" || state === "crashed";
+  setText(one("#asleep-hint"), startable ? "Press ▶ ST4RT above to wake it; what you write meanwhile waits in its inbox." : "This page connects as soon as it is up.");
 }
 
 /** @param {HarnessState} state */
@@ -162,4 +173,4 @@ one("#start-form").setAttribute("action", `/start/${encodeURIComponent(name)}`);
 one("#older").addEventListener("click", () => void loadOlder());
 const live = follow({ url: `${base}events/stream`, load, onEvent, onConnection });
 one("#connection").addEventListener("click", () => live.reload());
-document.addEventListener("hive:done", () => void refreshState());
+document.addEventListener("hive:done", () => (now.reachable ? void refreshState() : live.reload()));

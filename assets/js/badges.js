@@ -41,6 +41,7 @@ function renderChips(state, reachable) {
   setText(one("#model"), `model · ${state.model || "default"}`);
   show(one("#model"), state.is_model);
   const backend = one("#backend");
+  show(backend, true);
   setText(backend, state.is_model ? state.backend_label || state.backend : "rehearsal — not a model");
   backend.className = state.is_model && !isRehearsal(state.backend) ? "chip" : "chip warn";
   chip("#context", state.context_tokens > 0 && `ctx ${count(state.context_tokens)}`);

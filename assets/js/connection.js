@@ -14,7 +14,7 @@ function words(connection) {
   if (connection.kind === "live") return "live";
   if (connection.kind === "connecting") return wasLost ? "reconnecting…" : "connecting…";
   const seconds = Math.max(0, Math.ceil(((connection.retryAtMs ?? 0) - Date.now()) / 1000));
-  return `offline · again in ${seconds}s`;
+  return `${current.status === 503 ? "not up" : "offline"} · again in ${seconds}s`;
 }
 
 function render() {

@@ -69,7 +69,7 @@ function badges(agent) {
   const { report } = agent;
   const running = agent.state === "running";
   return [
-    running && report.badge === "needs_login" && h("a", { class: "chip warn", "data-key": "login", href: agentPath(agent) }, "needs login → open"),
+    running && report.badge === "needs_login" && h("a", { class: "chip warn", "data-key": "login", href: agentPath(agent) }, "log it in →"),
     agent.needs_update && h("span", { class: "chip warn", "data-key": "update" }, "needs update"),
     agent.isolation !== "" && !isIsolated(agent.isolation) && h("span", { class: "chip bad", "data-key": "isolation", title: "This agent runs as a plain process of this machine" }, "not isolated"),
     running && isRehearsal(report.backend) && h("span", { class: "chip info", "data-key": "rehearsal", title: "Follows plain commands; no language model thinks here" }, "rehearsal"),
@@ -90,7 +90,7 @@ function facts(agent) {
 function actions(agent) {
   const logs = h("button", { type: "button", class: "button", "data-action": "logs", "data-agent": agent.name, "aria-label": `Logs of ${agent.name}` }, leet("≡ L0GS"));
   if (inFlight(agent.state)) {
-    return [h("span", { class: "pill tone-busy", "data-key": "flight" }, h("span", { class: "glyph spin", "aria-hidden": "true" }, "◐"), ` ${agent.state}…`), logs];
+    return [logs]; // the pill above tells what is under way
   }
   const running = agent.state === "running";
   const isAgent = agent.role !== "manager";

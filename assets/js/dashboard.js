@@ -15,7 +15,7 @@ import { announce, toast } from "./notices.js";
 import { takePanel } from "./panel.js";
 import { renderQuestions } from "./questions.js";
 import { follow } from "./stream.js";
-import { shorten } from "./text.js";
+import { plural, shorten } from "./text.js";
 import { renderTombstones } from "./tombstones.js";
 
 const PULSE_MS = 4000;
@@ -65,7 +65,7 @@ function flush() {
 /** @param {HiveState} now */
 function renderHive(now) {
   const { hive } = now;
-  setText(one("#hive-facts"), `${hive.host} · ${hive.runtime} · v${hive.version}`);
+  setText(one("#hive-facts"), `host ${hive.host} · runtime ${hive.runtime} · v${hive.version}`);
   setText(one("#hive-where"), `state in ${hive.state_root} · ${hive.store} · limits: ${hive.limits}`);
   show(one("#rehearsal-warning"), isRehearsal(hive.backend));
   show(one("#isolation-warning"), !isIsolated(hive.isolation));
@@ -78,9 +78,16 @@ function renderSummary(now) {
     inbox: unseen(now),
     approvals: now.openApprovals.filter((each) => each.status === "pending").length,
   };
-  for (const [name, amount] of Object.entries(waits)) {
+  const labels = {
+    questions: plural(waits.questions, "question"),
+    inbox: `${waits.inbox} new in inbox`,
+    approvals: plural(waits.approvals, "approval"),
+  };
+  for (const [name, label] of Object.entries(labels)) {
     const link = one(`#nav-${name}`);
+    const amount = waits[/** @type {keyof typeof waits} */ (name)];
     setText(one(".amount", link), String(amount));
+    setText(one(".what", link), label.slice(String(amount).length));
     link.classList.toggle("hot", amount > 0);
   }
   const sum = waits.questions + waits.inbox + waits.approvals;

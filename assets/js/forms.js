@@ -34,8 +34,9 @@ export function takeForms() {
     const form = event.target;
     if (!(form instanceof HTMLFormElement) || !form.hasAttribute("data-async")) return;
     event.preventDefault();
-    const button = event.submitter instanceof HTMLButtonElement ? event.submitter : form.querySelector("button:not([type=button])");
-    void submit(form, button);
+    const first = form.querySelector("button:not([type=button])");
+    const button = event.submitter ?? first;
+    void submit(form, button instanceof HTMLButtonElement ? button : null);
   });
 }
 

@@ -25,15 +25,14 @@ const whom = (name) => h("span", { class: hueOf(asText(name)) }, asText(name) ||
 function bash(input) {
   const command = asText(input.command);
   const short = isShort(command);
-  const shown = short ? words(command) : words(headline(command, 120));
-  return [
+  const line = [
     verb("Bash"),
     h("span", { class: "shell" }, " $ "),
-    shown,
+    words(short ? command : headline(command, 120)),
     input.description && aside(`  # ${asText(input.description)}`),
     input.run_in_background === true && aside("  (in the background)"),
-    !short && fold([aside(plural(lineCount(command), "line"))], () => output(command)),
   ];
+  return short ? line : [fold([...line, aside(`  ${plural(lineCount(command), "line")}`)], () => output(command))];
 }
 
 /** @type {Renderer} */
@@ -51,13 +50,8 @@ function edit(input) {
   const added = lines.filter((line) => line.mark === "+").length;
   const gone = lines.filter((line) => line.mark === "-").length;
   const counts = h("span", null, h("span", { class: "plus" }, `+${added}`), " ", h("span", { class: "minus" }, `−${gone}`));
-  return [
-    verb("Edit"),
-    " ",
-    path(input.file_path),
-    input.replace_all === true && aside(" (every occurrence)"),
-    fold([counts], () => diff(lines), lines.length <= DIFF_OPEN_LINES),
-  ];
+  const line = [verb("Edit"), " ", path(input.file_path), " ", counts, input.replace_all === true && aside(" (every occurrence)")];
+  return [fold(line, () => diff(lines), lines.length <= DIFF_OPEN_LINES)];
 }
 
 /** @param {import("./diff.js").DiffLine[]} lines */
@@ -69,7 +63,7 @@ function diff(lines) {
 /** @type {Renderer} */
 function write(input) {
   const content = asText(input.content);
-  return [verb("Write"), " ", path(input.file_path), fold([aside(plural(lineCount(content), "line"))], () => output(content))];
+  return [fold([verb("Write"), " ", path(input.file_path), aside(`  ${plural(lineCount(content), "line")}`)], () => output(content))];
 }
 
 /** @type {Renderer} */
@@ -95,7 +89,7 @@ function send(input) {
   const body = asText(input.body);
   const target = [verb("send"), " → ", input.to === "*" ? h("span", { class: "who who-all" }, "everyone") : whom(input.to)];
   if (isShort(body)) return [...target, ": ", quoted(body, 1000)];
-  return [...target, ": ", fold([quoted(headline(body, 100))], () => output(body))];
+  return [fold([...target, ": ", quoted(headline(body, 100)), aside(`  ${plural(lineCount(body), "line")}`)], () => output(body))];
 }
 
 /** @type {Renderer} */
@@ -156,7 +150,7 @@ function anyTool(name, input) {
   const line = Object.entries(input).map(([key, value]) => `${key}=${typeof value === "string" ? value : JSON.stringify(value)}`).join(" ");
   const label = verb(server ? `${server} · ${tool}` : name);
   if (isShort(line)) return [label, " ", words(line)];
-  return [label, " ", fold([words(shorten(line.replaceAll("\n", " "), 110))], () => output(json))];
+  return [fold([label, " ", words(shorten(line.replaceAll("\n", " "), 110))], () => output(json))];
 }
 
 /**

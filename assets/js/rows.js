@@ -2,7 +2,7 @@
 
 import { ansi, stripAnsi } from "./ansi.js";
 import { h } from "./dom.js";
-import { headline, lineCount, shorten } from "./text.js";
+import { headline, lastLine, lineCount, shorten } from "./text.js";
 
 /** @typedef {import("./dom.js").Child} Child */
 
@@ -54,13 +54,16 @@ export function fold(summary, body, open = false) {
   return details;
 }
 
-/** Short text flat, long text folded: `▸ 120 lines · headline`. @param {string} text */
-export function foldable(text) {
+/**
+ * Short text flat, long text folded: `▸ 120 lines · headline`. Of what failed, the last words say most.
+ * @param {string} text @param {boolean} [failed]
+ */
+export function foldable(text, failed = false) {
   const plain = stripAnsi(text).trimEnd();
   if (isShort(plain)) return output(text.trimEnd());
   const lines = lineCount(plain);
   const amount = lines > 1 ? `${lines} lines` : `${plain.length} characters`;
-  return fold([h("span", { class: "hint" }, `${amount} · `), words(headline(plain, 110))], () => output(text));
+  return fold([h("span", { class: "hint" }, `${amount} · `), words(failed ? lastLine(plain, 110) : headline(plain, 110))], () => output(text));
 }
 
 /** @param {unknown} value */

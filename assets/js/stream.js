@@ -20,14 +20,17 @@ export class EventParser {
   constructor(emit) {
     this.emit = emit;
     this.rest = "";
-    this.reset();
-  }
-
-  reset() {
     this.type = "";
     /** @type {string|null} */
     this.id = null;
     /** @type {string[]} */
+    this.data = [];
+    this.size = 0;
+  }
+
+  reset() {
+    this.type = "";
+    this.id = null;
     this.data = [];
     this.size = 0;
   }
@@ -188,6 +191,7 @@ export function follow({ url, load, onEvent, onConnection }) {
     },
     reload() {
       stale = true;
+      delayMs = FIRST_DELAY_MS;
       current.abort(new Error("reload"));
       wake();
     },

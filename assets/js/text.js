@@ -90,8 +90,18 @@ export function plural(amount, one, many = `${one}s`) {
 
 /** The first line that says something, cut to `limit` characters. @param {string} text @param {number} [limit] */
 export function headline(text, limit = 100) {
-  const line = text.split("\n", 50).map((each) => each.trim()).find(Boolean) ?? "";
-  return shorten(line, limit);
+  return shorten(speaking(text.split("\n", 50)), limit);
+}
+
+/** The last such line. @param {string} text @param {number} [limit] */
+export function lastLine(text, limit = 100) {
+  return shorten(speaking(text.slice(-20_000).split("\n").reverse()), limit);
+}
+
+/** The first of `lines` with a letter or digit in it, else the first that is not blank. @param {string[]} lines */
+function speaking(lines) {
+  const trimmed = lines.map((each) => each.trim()).filter(Boolean);
+  return trimmed.find((each) => /[\p{L}\p{N}]/u.test(each)) ?? trimmed[0] ?? "";
 }
 
 /** @param {string} text @param {number} limit */

@@ -82,7 +82,7 @@ export class Transcript {
     const failed = block.is_error === true;
     if (!failed && tool === "TodoWrite") return []; // the list itself was shown
     if (said.trim() === "") return [row(failed ? "fail" : "result", failed ? "✗" : "←", h("span", { class: "hint" }, failed ? "failed without a word" : "done, no output"))];
-    return [row(failed ? "fail" : "result", failed ? "✗" : "←", foldable(said))];
+    return [row(failed ? "fail" : "result", failed ? "✗" : "←", foldable(said, failed))];
   }
 }
 
@@ -128,6 +128,7 @@ function turnStart(data, atMs) {
     " ← ",
     h("span", { class: hueOf(from) }, from),
     ` · ${unread} unread`,
+    data.redelivered === true && " ",
     data.redelivered === true && h("span", { class: "chip warn" }, "delivered again"),
     h("span", { class: "hint" }, ` · ${clock(atMs)}`),
   );
