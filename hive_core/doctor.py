@@ -14,7 +14,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -221,25 +221,42 @@ def _kernel_setting(name: str) -> str | None:
 
 
 def _cgroups() -> Finding:
+    """Whether groups could be made where we are; only the daemon itself makes any."""
     name = "cgroup limits"
-    without = "memory and process limits of agents cannot be enforced"
-    if not (CGROUPS / "cgroup.controllers").exists():
-        return Finding(
-            name, Verdict.OPTIONAL, f"no cgroup v2; {without}", "boot with systemd.unified_cgroup_hierarchy=1"
-        )
-    own = _own_cgroup()
-    if own is not None and os.access(own, os.W_OK) and os.access(own / "cgroup.procs", os.W_OK):
-        return Finding(name, Verdict.OK, f"cgroup v2, {own} can be divided")
+    for version, directory in _own_groups():
+        if directory.is_dir() and os.access(directory, os.W_OK):
+            return Finding(name, Verdict.OK, f"cgroup v{version}, {directory} can be divided")
+    found = "no cgroup that can be divided; limits hold for each process alone, not for an agent as a whole"
     get = "systemd-run --user --scope -p Delegate=yes hive-c0re serve, or a service with Delegate=yes"
-    return Finding(name, Verdict.OPTIONAL, f"{own or CGROUPS} cannot be written; {without}", get)
+    return Finding(name, Verdict.OPTIONAL, found, get)
 
 
-def _own_cgroup() -> Path | None:
+def _own_groups() -> Iterator[tuple[int, Path]]:
+    """The groups of this process that can limit memory or tasks: of v2, then of v1."""
+    ours = _own_group_paths()
+    for mount in (CGROUPS, CGROUPS / "unified"):
+        group = _below(mount, ours.get("", "/"))
+        with contextlib.suppress(OSError):
+            if {"memory", "pids"} & set((group / "cgroup.controllers").read_text().split()):
+                yield 2, group
+    for controller in ("memory", "pids"):
+        yield 1, _below(CGROUPS / controller, ours.get(controller, "/"))
+
+
+def _own_group_paths() -> dict[str, str]:
+    """Controller, or an empty text for v2 → the path of our group."""
+    ours: dict[str, str] = {}
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/cgroup").read_text().splitlines():
-            if line.startswith("0::"):
-                return CGROUPS / line[3:].lstrip("/")
-    return None
+            _, controllers, path = line.split(":", 2)
+            ours |= dict.fromkeys(controllers.split(","), path)
+    return ours
+
+
+def _below(mount: Path, path: str) -> Path:
+    """Our group under its mount; in a container the mount itself is ours, and the path is the host's."""
+    group = mount / path.lstrip("/")
+    return group if group.is_dir() else mount
 
 
 def _claude(machine: Machine) -> Finding:
