@@ -74,8 +74,9 @@ class Harness:
     async def run(self) -> None:
         """Work until cancelled. Raises only on an error of our own, which ends the harness."""
         async with asyncio.TaskGroup() as tasks:
-            for name, part in self._parts():
+            for name, part in self._background():
                 tasks.create_task(part, name=name)
+            await self._loop()  # in the body: when cancelled it ends first, and can still reach core
 
     async def close(self) -> None:
         """Let go of everything, in order; messages in hand stay unacked and come again."""
@@ -156,7 +157,7 @@ class Harness:
         self._runner.nudge()
         self.status.changed()
 
-    def _parts(self) -> list[tuple[str, Coroutine[Any, Any, None]]]:
+    def _background(self) -> list[tuple[str, Coroutine[Any, Any, None]]]:
         from hive_agent.web import PageServer
 
         return [
@@ -164,7 +165,6 @@ class Harness:
             ("reporter", self._reporter.run()),
             ("page", PageServer(self).run()),
             ("trim", self._trim_hourly()),
-            ("loop", self._loop()),
         ]
 
     async def _loop(self) -> None:
@@ -237,6 +237,7 @@ class Harness:
         except asyncio.CancelledError:
             await asyncio.wait({acking}, timeout=LAST_ACK_SECONDS)
             acking.cancel()
+            await asyncio.gather(acking, return_exceptions=True)
             raise
 
     async def _compact(self) -> None:

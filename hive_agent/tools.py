@@ -269,8 +269,7 @@ TOOLS = (
     Tool(
         "ask_operator",
         "Put a question to the operator, with options to choose from if you like. Returns at once; the "
-        "answer arrives later as a message from `system` and wakes you. For decisions that are the "
-        "operator's to make.",
+        "answer arrives later as a message and wakes you. For decisions that are the operator's to make.",
         AskOperatorArguments,
     ),
     Tool(

@@ -178,6 +178,7 @@ def _parts(body: str, role: str) -> list[str]:
 
     "send bob first wash, then dry" is one message.
     """
+    body = body.strip(" \t\r\n;")
     parts: list[str] = []
     begin = 0
     cuts = list(islice(_SPLIT.finditer(body), CUTS_MAX))

@@ -11,17 +11,17 @@ from hive_shared.sockets import listen
 from hive_shared.wire import (
     Ack,
     Acked,
-    Agents,
     AgentDone,
     AgentList,
+    Agents,
     ApprovalAsked,
     ApprovalKind,
     ApprovalStatus,
     ApprovalView,
     AskOperator,
     Empty,
-    Logs,
     LogLines,
+    Logs,
     Message,
     Model,
     Peer,
@@ -57,6 +57,7 @@ class FakeCore:
         self.reports: list[Report] = []
         self.refuse: dict[str, HiveError] = {}
         self.before: Callable[[Request[Any]], Any] | None = None
+        self._leases: set[str] = set()
         self._changed = asyncio.Condition()
         self._server: SurfaceServer | None = None
 
@@ -162,7 +163,8 @@ class FakeCore:
         return [m for m in self.messages if m.id not in self.acked and m.id not in self.leased]
 
     async def _recv(self, request: Recv, connection: Connection) -> Received:
-        if self._release not in [getattr(callback, "func", None) for callback in connection.on_close]:
+        if connection.lease not in self._leases:
+            self._leases.add(connection.lease)
             connection.on_close.append(lambda: self._release(connection.lease))
         async with self._changed:
             try:
