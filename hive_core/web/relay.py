@@ -10,7 +10,7 @@ import contextlib
 import json
 import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -248,20 +248,18 @@ class EventParser:
         self._size = 0
         self._fields: dict[bytes, list[bytes]] = {}
 
-    def feed(self, data: bytes) -> list[HarnessEvent]:
+    def feed(self, data: bytes) -> Iterator[HarnessEvent]:
         """The events that `data` completes; raises `WebRefusal` 502 on one that is too large or no JSON."""
         *lines, unfinished = data.split(b"\n")
-        found: list[HarnessEvent] = []
         for line in lines:
             self._rest += line
             event = self._line(bytes(self._rest).removesuffix(b"\r"))
             self._rest.clear()
             if event is not None:
-                found.append(event)
+                yield event
         self._rest += unfinished
         if self._size + len(self._rest) > EVENT_MAX_BYTES:
             raise _event_too_large()
-        return found
 
     def _line(self, line: bytes) -> HarnessEvent | None:
         if not line:

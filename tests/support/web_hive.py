@@ -240,16 +240,20 @@ class RawHarness:
         assert task is not None
         self._talks.add(task)
         try:
-            head = await reader.readuntil(b"\r\n\r\n")
-            self.heard.append(head + await reader.read(_content_length(head)))
-            with contextlib.suppress(ConnectionError):
-                writer.write(self.answer)
-                await writer.drain()
-                if self.linger:
-                    await reader.read(1)
+            with contextlib.suppress(asyncio.IncompleteReadError):
+                await self._answer(reader, writer)
         finally:
             writer.close()
             self._talks.discard(task)
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        self.heard.append(head + await reader.read(_content_length(head)))
+        with contextlib.suppress(ConnectionError):
+            writer.write(self.answer)
+            await writer.drain()
+            if self.linger:
+                await reader.read(1)
 
     async def close(self) -> None:
         if self._server is not None:
@@ -295,7 +299,7 @@ async def read_events(
     async with client.stream("GET", path, headers=headers, timeout=PATIENCE_SECONDS) as reply:
         assert reply.status_code == 200, (await reply.aread()).decode()
         fields: dict[str, str] = {}
-        async for line in reply.aiter_lines():
+        async for line in _lines(reply):
             if not line:
                 if "data" in fields:
                     yield Event(fields.get("event", "message"), fields["data"], fields.get("id"))
@@ -303,6 +307,15 @@ async def read_events(
             elif not line.startswith(":"):
                 name, _, value = line.partition(": ")
                 fields[name] = f"{fields[name]}\n{value}" if name == "data" and name in fields else value
+
+
+async def _lines(reply: httpx.Response) -> AsyncIterator[str]:
+    """Lines as browsers count them; httpx also breaks at U+2028, which JSON may hold."""
+    rest = b""
+    async for piece in reply.aiter_bytes():
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            yield line.decode()
 
 
 async def raw_request(port: int, data: bytes) -> bytes:
