@@ -78,12 +78,17 @@ class SharedOptions:
         return find_target(root=self.root, socket=self.socket, config=self.config)
 
 
+# `readable=False`: whether they can be used shows in using them, and is then told with what to do.
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON: the result as the daemon gave it.")]
 RootOption = Annotated[
-    Path | None, typer.Option("--root", metavar="DIR", help="A whole hive under DIR, such as ./.hive.")
+    Path | None,
+    typer.Option("--root", metavar="DIR", readable=False, help="A whole hive under DIR, such as ./.hive."),
 ]
 SocketOption = Annotated[
-    Path | None, typer.Option("--socket", metavar="PATH", help="The host socket of the daemon to talk to.")
+    Path | None,
+    typer.Option(
+        "--socket", metavar="PATH", readable=False, help="The host socket of the daemon to talk to."
+    ),
 ]
 ConfigOption = Annotated[
     Path | None,
@@ -135,13 +140,19 @@ class Hive:
         return self.talk(one)
 
     def talk(self, conversation: Callable[[Client], Coroutine[Any, Any, T]]) -> T:
-        """Run `conversation` on a connection of its own."""
+        """Run `conversation` on a connection of its own; raises `Failed` if an answer makes no sense."""
 
         async def connected() -> T:
             async with Client(self.target.socket) as client:
                 return await conversation(client)
 
-        return asyncio.run(connected())
+        try:
+            return asyncio.run(connected())
+        except ValidationError as error:
+            what = wire.bad_field(error).message
+            raise Failed(
+                f"the daemon's answer cannot be read ({what}); it may be of another version: restart it"
+            ) from error
 
     def follow(self, request: wire.Request[Any], show: Callable[[Any], None]) -> None:
         """Print each item as it comes, until the daemon ends it, Ctrl-C, or nobody reads our output."""

@@ -1,11 +1,11 @@
 """Which hive a command means: the roots and the host socket, from flags, environment, file and place.
 
 The rule is the same for `serve` and for everything that calls a running daemon, so that both find
-each other. In falling precedence: `--socket` and `--root`; `HIVE_RUN_ROOT`, `HIVE_STATE_ROOT` and
-`HIVE_ROOT`; the same names in the configuration file; `./.hive` of this directory or of the project
-it lies in; `/run/hyperhive` and `/var/lib/hyperhive` (SPEC section 3). `hive_core.config` reads the
-same file and variables for the daemon; it is not imported here because it takes longer than most
-commands, and a test holds the two together.
+each other. In falling precedence: `--socket` and `--root`; `HIVE_SOCKET`; `HIVE_RUN_ROOT`,
+`HIVE_STATE_ROOT` and `HIVE_ROOT`; the same names in the configuration file; `./.hive` of this
+directory or of the project it lies in; `/run/hyperhive` and `/var/lib/hyperhive` (SPEC section 3).
+`hive_core.config` reads the same file and variables for the daemon; it is not imported here because
+it takes longer than most commands, and a test holds the two together.
 """
 
 import os

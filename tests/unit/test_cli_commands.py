@@ -12,6 +12,7 @@ import pytest
 
 from hive_core import cli
 from hive_shared import wire
+from hive_shared.client import Client, NotReachable
 from hive_shared.errors import Conflict, UnknownAgent, UnknownRecipient
 from hive_shared.sockets import listen
 from tests.support.host_surface import STATUS, HostSurface, forever, until
@@ -433,6 +434,28 @@ def test_a_daemon_that_goes_away_while_it_is_followed_is_not_reachable(run: Run,
     with surface.running():
         ended = run("logs", "alice", "--follow")
     assert (ended.code, ended.out) == (3, "one\n")
+
+
+def test_a_socket_that_may_not_be_used_says_who_may(
+    run: Run, host: HostSurface, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Root may connect to anything, so this stands in for a socket of somebody else.
+    monkeypatch.setattr("hive_shared.client.Client.connect", denied)
+    monkeypatch.setattr("os.access", lambda *_: False)
+    ended = run("list")
+    assert ended.code == 3
+    assert "permission denied; become root or join the group" in ended.err
+
+
+async def denied(client: Client) -> None:
+    raise NotReachable(f"nothing answers on {client.path}: Permission denied")
+
+
+def test_an_answer_that_makes_no_sense_is_not_taken_for_wrong_usage(run: Run, host: HostSurface) -> None:
+    host.replies["list"] = wire.Sent(ids=[1])
+    ended = run("list")
+    assert ended.code == 1
+    assert "another version" in ended.err
 
 
 def test_a_mistake_of_ours_is_one_line_too(
