@@ -1,11 +1,11 @@
 # ruff: noqa: E501 — invented sentences read best on one line
-"""The stand-in hive on a busy day, to look at: `python tests/browser/demo_hive.py [port]`, then log in with
+"""The stand-in hive on a busy day, to look at: `python -m tests.browser.demo_hive [port]`, then log in with
 the address it prints. Also what the front end's tests use where they need much and varied data."""
 
 import sys
 from typing import Any
 
-from mock_hive import (
+from tests.browser.mock_hive import (
     CODE,
     Harness,
     MockHive,

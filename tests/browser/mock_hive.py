@@ -139,6 +139,7 @@ class MockHive:
         self.refuse_streams = False
         self.epoch, self.feed, self.forgotten = "e1", list[tuple[str, Any]](), 0
         self.listeners: list[asyncio.Queue[str | None]] = []
+        self.url = ""
         self.loop = asyncio.new_event_loop()
         config = uvicorn.Config(self._app(), port=0, log_level="warning", lifespan="off")
         self.server = uvicorn.Server(config)
@@ -152,7 +153,8 @@ class MockHive:
         while not self.server.started:
             time.sleep(0.01)
         bound = self.server.servers[0].sockets[0].getsockname()[1]
-        return f"http://127.0.0.1:{bound}"
+        self.url = f"http://127.0.0.1:{bound}"
+        return self.url
 
     def stop(self) -> None:
         self.server.should_exit = True
