@@ -164,16 +164,25 @@ class _Inbox:
                 turn.set_result(None)
                 count -= 1
 
-    async def next_turn(self) -> None:
-        """Wait to be woken."""
-        turn = asyncio.get_running_loop().create_future()
+    async def fills(self, ends_at: float) -> bool:
+        """Wait until something is deliverable, or until the loop's time `ends_at`: then False."""
+        loop = asyncio.get_running_loop()
+        if loop.time() >= ends_at:
+            return False
+        if self.unread:  # since the caller looked: what came meanwhile woke nobody
+            return True
+        turn = loop.create_future()
         self.waiting.append(turn)
         try:
-            await turn
+            async with asyncio.timeout_at(ends_at):
+                await turn
+        except TimeoutError:
+            return self.unread > 0
         finally:
             if turn.cancelled():
                 with contextlib.suppress(ValueError):  # `wake` may have passed it over already
                     self.waiting.remove(turn)
+        return True
 
 
 @dataclass
@@ -448,29 +457,15 @@ class Broker:
         leased. Raises `Unavailable` when the lease cannot be stored.
         """
         inbox = self._inbox(recipient)
-        seconds = min(request.wait_seconds, RECV_WAIT_MAX_SECONDS)
+        ends_at = asyncio.get_running_loop().time() + min(request.wait_seconds, RECV_WAIT_MAX_SECONDS)
         try:
             messages = await self._take(inbox, recipient, lease, request.max)
-            if not messages and seconds > 0:
-                messages = await self._wait_and_take(inbox, recipient, lease, request.max, seconds)
+            while not messages and await inbox.fills(ends_at):
+                messages = await self._take(inbox, recipient, lease, request.max)
         finally:
             # Whatever ended this call, it must not keep to itself a wake-up that others wait for.
             inbox.wake(inbox.unread)
         return Received(messages=messages, unread=inbox.unread)
-
-    async def _wait_and_take(
-        self, inbox: _Inbox, recipient: str, lease: str, maximum: int, seconds: float
-    ) -> list[Message]:
-        ends_at = asyncio.get_running_loop().time() + seconds
-        while True:
-            try:
-                async with asyncio.timeout_at(ends_at):
-                    await inbox.next_turn()
-            except TimeoutError:
-                return await self._take(inbox, recipient, lease, maximum)
-            messages = await self._take(inbox, recipient, lease, maximum)
-            if messages:
-                return messages
 
     async def _take(self, inbox: _Inbox, recipient: str, lease: str, maximum: int) -> list[Message]:
         """Lease what is deliverable now. If the caller is cancelled, it all goes back."""

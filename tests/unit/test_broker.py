@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
@@ -412,6 +413,26 @@ async def test_a_wake_up_is_not_lost_with_the_receiver_it_was_meant_for(tmp_path
         await sending
         async with asyncio.timeout(GUARD_SECONDS):
             assert len(await second) == 1
+
+
+async def test_a_message_that_commits_beside_an_empty_look_is_not_overlooked(tmp_path: Path) -> None:
+    async with running(tmp_path / "b.sqlite") as parts:
+        await parts.send("bob", "one")
+        go_on = threading.Event()
+        parts.store.submit(lambda _: go_on.wait())  # so that all of the following share one commit
+        first = asyncio.create_task(parts.take("bob", 1, lease="c1"))
+        await asyncio.sleep(0)
+        second = asyncio.create_task(
+            parts.broker.recv("bob", Recv(wait_seconds=GUARD_SECONDS), "c2")  # looks behind the first
+        )
+        await asyncio.sleep(0)
+        sending = asyncio.create_task(parts.send("bob", "two"))
+        await asyncio.sleep(0)
+        go_on.set()
+        async with asyncio.timeout(GUARD_SECONDS):
+            assert bodies(await first) == ["one"]
+            assert bodies((await second).messages) == ["two"]
+        await sending
 
 
 # --- limits -----------------------------------------------------------------------
