@@ -22,6 +22,7 @@ from hive_shared.paths import HostPaths
 
 CONFIG_VARIABLE = "HIVE_CONFIG"
 ENVIRONMENT_PREFIX = "HIVE_"
+PROJECT_CLAUDE = Path(__file__).resolve().parent.parent / ".claude-cli" / "claude"  # in a checkout
 _SECRET_NAME = re.compile(r"API_?KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _SIZE = re.compile(r"(\d+)\s*([KMGT]?)(?:i?B)?\Z", re.IGNORECASE)
@@ -144,9 +145,11 @@ class Settings(BaseSettings):
         return HostPaths(state_root=self.state_root, run_root=self.run_root)
 
     def find_claude(self) -> Path | None:
-        """The Claude Code CLI: `claude_path`, or `claude` on PATH; None if there is none."""
+        """The Claude Code CLI: `claude_path`, that of `make claude`, or the one on PATH; else None."""
         if self.claude_path is not None:
-            return self.claude_path.resolve() if self.claude_path.exists() else None
+            return self.claude_path.resolve() if self.claude_path.is_file() else None
+        if PROJECT_CLAUDE.is_file():
+            return PROJECT_CLAUDE.resolve()
         found = shutil.which("claude")
         return Path(found).resolve() if found else None
 

@@ -7,9 +7,11 @@ git ever runs in the proposed one: from then on it is hostile input (SECURITY 6)
 import asyncio
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from hive_core.containers.command import run
+from hive_core.untrusted import give_tree
 
 GIT_SECONDS = 30.0
 BRANCH = "main"
@@ -40,13 +42,22 @@ _AGENT_NIX = """\
 """
 
 
-async def make_repository(place: Path, agent: str, staging: Path) -> bool:
-    """Put a repository with one commit at `place`, unless something is there; whether it was made.
+@dataclass(frozen=True)
+class Repository:
+    """Where a repository goes, how open it is, and whose it will be (None: core's own)."""
 
-    `place` is missing or an empty directory. It becomes the whole repository in one rename.
+    place: Path
+    mode: int
+    owner: int | None
+
+
+async def make_repository(repository: Repository, agent: str, staging: Path) -> bool:
+    """Put a repository with one commit in its place, unless something is there; whether it was made.
+
+    The place is missing or an empty directory. It becomes the whole repository in one rename.
     Raises `CommandFailed`, or `OSError`.
     """
-    if _is_filled(place):
+    if _is_filled(repository.place):
         return False
     await asyncio.to_thread(_fresh_directory, staging)
     (staging / "agent.nix").write_text(_AGENT_NIX.format(name=agent))
@@ -58,8 +69,10 @@ async def make_repository(place: Path, agent: str, staging: Path) -> bool:
         await run(
             ["git", *arguments], timeout_seconds=GIT_SECONDS, environment=GIT_ENVIRONMENT, directory=staging
         )
-    os.chmod(staging, 0o700)
-    os.rename(staging, place)
+    if repository.owner is not None:
+        give_tree(staging, repository.owner)
+    os.chmod(staging, repository.mode)
+    os.rename(staging, repository.place)
     return True
 
 

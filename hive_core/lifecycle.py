@@ -19,11 +19,12 @@ from typing import Protocol
 from hive_core.approvals import Approvals
 from hive_core.broker import Broker
 from hive_core.config import Settings
-from hive_core.containers.base import Bind, Condition, ContainerRuntime, ContainerSpec
-from hive_core.first_commit import make_repository
+from hive_core.containers.base import Condition, ContainerRuntime, ContainerSpec
+from hive_core.first_commit import Repository, make_repository
+from hive_core.plan import agent_binds
 from hive_core.registry import AgentRecord, Registry, Role
 from hive_core.roster import Roster
-from hive_core.untrusted import delete_tree, tree_bytes, write_file
+from hive_core.untrusted import delete_tree, give_tree, tree_bytes, write_file
 from hive_shared.errors import Conflict, HiveError
 from hive_shared.names import MANAGER, choose_port
 from hive_shared.paths import HostPaths
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 API_KEY_FILE = "api-key"
 API_KEY_MAX_BYTES = 4096
 PRIVATE = 0o700
+READABLE = 0o755
 
 
 class StateMissing(HiveError):
@@ -100,16 +102,27 @@ class Lifecycle:
 
     async def prepare(self) -> None:
         """The directories of the hive itself, and the end of purges that were interrupted."""
-        for directory in (
-            self._paths.agents, self._paths.applied_root, self._paths.shared, self._paths.logs,
-            self._places.staging, self._places.trash,
-        ):  # fmt: skip
-            _private_directory(directory)
-        await self._empty_trash()
+        paths, owner = self._paths, self.runtime.owner
+        for directory in (paths.agents, paths.logs, self._places.staging, self._places.trash):
+            _directory(directory)
+        _directory(paths.applied_root, mode=READABLE)  # by the manager; what is above is not
+        _directory(paths.shared, owner=owner)
+        await self._finish_purges()
+
+    async def _finish_purges(self) -> None:
+        """What was moved away to be deleted is deleted; whose state that was, is forgotten."""
+        begun = {lot.name.rpartition("-")[0] for lot in self._places.trash.iterdir()}
         for record in self._registry.tombstones():
-            if not self._paths.agent_dir(record.name).is_dir():
-                log.warning("tombstone %s: its state is gone; forgetting it", record.name)
+            if record.name in begun and not self._paths.agent_dir(record.name).exists():
+                log.warning("the purge of %s was interrupted; finishing it", record.name)
                 await self._forget(record.name)
+        await self._empty_trash()
+
+    async def make_sockets(self) -> None:
+        """Every live agent can be connected to, also while it is stopped."""
+        for record in self._registry.live():
+            if record.host == self._registry.host:
+                await self._sockets.open(record)
 
     async def measure_tombstones(self) -> None:
         for record in self._registry.tombstones():
@@ -148,12 +161,15 @@ class Lifecycle:
             record = self._registry.get(name)
             if record is not None and not record.kept and not approval.step:
                 raise Conflict(f"agent {name} exists already")
-            if approval.revives and not self._paths.agent_dir(name).is_dir():
+            found = self._paths.agent_dir(name).is_dir()
+            begun_with_state = approval.step not in ("", "port", "directories")
+            if not found and (approval.revives or begun_with_state):
                 raise StateMissing
+            keep = approval.revives or (found and not approval.step)
             try:
                 await self._make(name, "agent", step)
             except (HiveError, OSError):
-                await self._take_back(name, keep=approval.revives)
+                await self._take_back(name, keep=keep)
                 raise
             return "revived with its state" if approval.revives else ""
 
@@ -286,26 +302,36 @@ class Lifecycle:
         return {record.port for record in records if record.name != name}
 
     async def _directories(self, name: str, port: int) -> None:
-        _private_directory(self._paths.agent_dir(name))
+        _directory(self._paths.agent_dir(name))
         if not self._paths.port_file(name).exists():
             write_file(self._paths.agent_dir(name), self._paths.port_file(name).name, f"{port}\n".encode())
         for directory in (self._paths.config(name), self._paths.claude(name), self._paths.state(name)):
-            _private_directory(directory)
+            _directory(directory, owner=self.runtime.owner)
 
     async def _repositories(self, name: str) -> None:
         staging = self._places.staging
-        await make_repository(self._paths.config(name), name, staging / f"{name}-config")
-        await make_repository(self._paths.applied(name), name, staging / f"{name}-applied")
+        proposed = Repository(self._paths.config(name), PRIVATE, self.runtime.owner)
+        applied = Repository(self._paths.applied(name), READABLE, None)
+        await make_repository(proposed, name, staging / f"{name}-config")
+        await make_repository(applied, name, staging / f"{name}-applied")
 
     async def _reconcile(self, record: AgentRecord) -> None:
         """Before a start: what it needs exists, whatever happened to it meanwhile."""
         if not self._paths.state(record.name).is_dir():
             raise StateMissing(
-                f"agent {record.name}: {self._paths.state(record.name)} is missing; restore it from a backup, "
-                f"or `rebuild {record.name}` to begin with an empty one"
+                f"agent {record.name}: {self._paths.state(record.name)} is missing; restore it from a "
+                f"backup, or `rebuild {record.name}` to begin with an empty one"
             )
+        await asyncio.to_thread(self._give_to_owner, record.name)
         await self._sockets.open(record)
         await self.runtime.create(self._plan(record))
+
+    def _give_to_owner(self, name: str) -> None:
+        """A hive that was run with another isolation before: its agents' files change their user."""
+        owner = self.runtime.owner
+        for place in (self._paths.config(name), self._paths.claude(name), self._paths.state(name)):
+            if owner is not None and place.is_dir() and os.lstat(place).st_uid != owner:
+                give_tree(place, owner)
 
     async def _start(self, name: str) -> None:
         self._roster.set_state(name, AgentState.STARTING)
@@ -328,7 +354,7 @@ class Lifecycle:
         """The harness finds the key among its own files; it is in no argument and no environment."""
         if self._settings.api_key_file is not None:
             key = read_api_key(self._settings.api_key_file)
-            write_file(self._paths.claude(name), API_KEY_FILE, key)
+            write_file(self._paths.claude(name), API_KEY_FILE, key, owner=self.runtime.owner)
 
     async def _take_back(self, name: str, *, keep: bool) -> None:
         """A spawn failed: a fresh agent leaves nothing, one to be revived becomes a tombstone again."""
@@ -336,7 +362,8 @@ class Lifecycle:
         await self._sockets.close(name)
         await asyncio.to_thread(delete_tree, self._paths.run_dir(name))
         if keep:
-            await self._registry.set_kept(name, True)
+            if self._registry.get(name) is not None:
+                await self._registry.set_kept(name, True)
             self._roster.forget(name)
             self._roster.publish_tombstones()
             return
@@ -347,7 +374,7 @@ class Lifecycle:
     def _discard(self, name: str) -> None:
         """Move everything of an agent out of the way at once; what was moved is deleted afterwards."""
         lot = self._places.trash / f"{name}-{secrets.token_hex(6)}"
-        _private_directory(lot)
+        _directory(lot)
         logs = self._paths.log_file(name)
         for place in (
             self._paths.agent_dir(name), self._paths.applied(name), self._paths.revision_file(name),
@@ -379,7 +406,7 @@ class Lifecycle:
         """The manager works on every agent's repository and state, also of one that came after it."""
         if name == MANAGER or self._registry.get(MANAGER) is None:
             return
-        if not await self.runtime.attach(MANAGER, agent_binds(self._paths, name, Path("/agents"))):
+        if not await self.runtime.attach(MANAGER, agent_binds(self._paths, name)):
             log.info("the manager sees the files of %s after its next restart", name)
 
     def _live(self, name: str) -> AgentRecord:
@@ -393,14 +420,6 @@ class Lifecycle:
         """One operation per agent at a time, in the order they were asked for."""
         async with self._locks.setdefault(name, asyncio.Lock()):
             yield
-
-
-def agent_binds(paths: HostPaths, name: str, target: Path) -> list[Bind]:
-    """What the manager may see of another agent: its proposed repository and state, not its credentials."""
-    return [
-        Bind(paths.config(name), target / name / "config", writable=True),
-        Bind(paths.state(name), target / name / "state", writable=True),
-    ]
 
 
 def read_api_key(path: Path) -> bytes:
@@ -418,10 +437,16 @@ def read_api_key(path: Path) -> bytes:
     return key + b"\n"
 
 
-def _private_directory(path: Path) -> None:
-    path.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
-    if path.is_symlink():
-        raise HiveError(f"{path} is a link; it must be a directory")
+def _directory(path: Path, mode: int = PRIVATE, owner: int | None = None) -> None:
+    """A directory with that mode and owner; raises `OSError` if there is something else."""
+    path.mkdir(mode=mode, parents=True, exist_ok=True)
+    holder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fchmod(holder, mode)
+        if owner is not None:
+            os.fchown(holder, owner, owner)
+    finally:
+        os.close(holder)
 
 
 def _move(place: Path, lot: Path) -> None:

@@ -17,8 +17,8 @@ MEASURE_MAX_DEPTH = 64
 LEFT_SHOWN = 5
 
 
-def write_file(directory: Path, name: str, content: bytes, *, mode: int = 0o600) -> None:
-    """Write `name` in a directory that an agent owns: whatever is there under that name is replaced.
+def write_file(directory: Path, name: str, content: bytes, *, owner: int | None = None) -> None:
+    """Write `name`, mode 0600, in a directory that an agent owns: whatever has that name is replaced.
 
     Raises `OSError` if the directory itself is not one.
     """
@@ -26,7 +26,9 @@ def write_file(directory: Path, name: str, content: bytes, *, mode: int = 0o600)
     fresh = f".{name}.{secrets.token_hex(8)}"
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        with os.fdopen(os.open(fresh, flags, mode, dir_fd=holder), "wb") as file:
+        with os.fdopen(os.open(fresh, flags, 0o600, dir_fd=holder), "wb") as file:
+            if owner is not None:
+                os.fchown(file.fileno(), owner, owner)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -37,6 +39,14 @@ def write_file(directory: Path, name: str, content: bytes, *, mode: int = 0o600)
         raise
     finally:
         os.close(holder)
+
+
+def give_tree(root: Path, owner: int) -> None:
+    """Make everything under `root` belong to `owner`, user and group: links, not what they lead to."""
+    for _, directories, files, holder in os.fwalk(root, follow_symlinks=False):
+        for name in (*directories, *files):
+            os.chown(name, owner, owner, dir_fd=holder, follow_symlinks=False)
+    os.chown(root, owner, owner, follow_symlinks=False)
 
 
 def tree_bytes(root: Path) -> int | None:

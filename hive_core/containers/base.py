@@ -66,8 +66,22 @@ class ContainerRuntime(Protocol):
     """
 
     name: str  # "local"
-    isolation: str  # "bubblewrap", or "not isolated"
-    limits: str  # what is enforced, in words
+
+    @property
+    def isolated(self) -> bool:
+        """Whether a container sees its binds and nothing else of the host."""
+
+    @property
+    def isolation(self) -> str:
+        """The same in a word for people: "bubblewrap", or "not isolated"."""
+
+    @property
+    def limits(self) -> str:
+        """What of the limits is enforced here, in words."""
+
+    @property
+    def owner(self) -> int | None:
+        """User and group whom a container's own directories have to belong to; None: core's own."""
 
     async def create(self, spec: ContainerSpec) -> None:
         """Make the container, or replace what it is made from; it takes effect at the next start."""

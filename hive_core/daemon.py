@@ -1,0 +1,344 @@
+"""The composition root: builds every part once, runs them, and takes them down in order.
+
+Start: lock, store, queues, sockets, web, agents. Stop: web and host socket first, so that nothing new is
+asked; then the agents, whose sockets stay open until they have ended; then what they were served by.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from hive_core.actions import Actions, LoginDesk, Parts
+from hive_core.approvals import Approvals
+from hive_core.audit import Audit
+from hive_core.background import TaskSet
+from hive_core.broker import Broker, BrokerLimits
+from hive_core.clock import time_ms
+from hive_core.config import Settings
+from hive_core.containers.local import LocalRuntime
+from hive_core.feed import Feed
+from hive_core.lifecycle import Lifecycle, read_api_key
+from hive_core.plan import Planner
+from hive_core.principals import Principal
+from hive_core.questions import Questions
+from hive_core.registry import AgentRecord, Registry
+from hive_core.reminders import Reminders
+from hive_core.roster import Roster
+from hive_core.store import Store
+from hive_core.surfaces.agent import agent_handler
+from hive_core.surfaces.host import host_handler
+from hive_core.surfaces.manager import manager_handler
+from hive_core.surfaces.sockets import AgentSockets, open_host_socket, private_directory
+from hive_core.watch import Watch
+from hive_core.web.app import Web
+from hive_shared import __version__
+from hive_shared.errors import Conflict, HiveError
+from hive_shared.names import MANAGER
+from hive_shared.paths import HostPaths
+from hive_shared.server import Handler, SurfaceServer
+from hive_shared.wire import HiveStatus, LoginUrl
+
+log = logging.getLogger(__name__)
+
+VACUUM_EVERY_SECONDS = 3600.0
+FORCED_EXIT_CODE = 130
+
+Ready = Callable[[HiveStatus, LoginUrl], None]
+
+
+class Dashboard(LoginDesk, Protocol):
+    """The web, as far as the daemon knows it."""
+
+    @property
+    def url(self) -> str: ...
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+WebOf = Callable[[Actions, Settings, Store], Dashboard]
+
+
+async def run(settings: Settings, ready: Ready | None = None, web_of: WebOf = Web) -> None:
+    """Run the hive until SIGINT or SIGTERM; a second one ends it at once, with exit code 130.
+
+    `ready` is called once everything answers, with a one-time login. Raises `HiveError` when
+    it cannot start: another daemon runs here, the dashboard's port is taken, the store is damaged, …
+    """
+    stop = _StopSignals()
+    with stop.watched(), _locked(settings.paths):
+        if settings.api_key_file is not None:
+            read_api_key(settings.api_key_file)  # told now rather than at each agent
+        async with contextlib.AsyncExitStack() as stack:
+            hive = await _Hive.assemble(settings, stack, web_of, stop)
+            await hive.start()
+            if ready is not None:
+                ready(hive.status(), await hive.web.login_url())
+            _notify_systemd("READY=1")
+            await stop.asked.wait()
+            _notify_systemd("STOPPING=1")
+            log.info("stopping")
+
+
+class _StopSignals:
+    """The first signal asks for an ordered end, the second forces it."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.on_force: list[Callable[[], None]] = []
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._arrived)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+    def _arrived(self) -> None:
+        if not self.asked.is_set():
+            self.asked.set()
+            return
+        log.warning("stopping at once, without waiting for the agents")
+        for force in self.on_force:
+            force()
+        os._exit(FORCED_EXIT_CODE)
+
+
+@dataclass
+class _Hive:
+    """All parts, built and connected."""
+
+    settings: Settings
+    store: Store
+    registry: Registry
+    broker: Broker
+    reminders: Reminders
+    runtime: LocalRuntime
+    lifecycle: Lifecycle
+    roster: Roster
+    watch: Watch
+    actions: Actions
+    web: Dashboard
+    background: TaskSet
+    host: SurfaceServer | None = None
+
+    @classmethod
+    async def assemble(
+        cls, settings: Settings, stack: contextlib.AsyncExitStack, web_of: WebOf, stop: _StopSignals
+    ) -> "_Hive":
+        """Build every part; what has to be closed goes on `stack`, which closes in reverse order."""
+        started_at_ms = time_ms()
+        private_directory(settings.state_root, 0o700)
+        store = await _closing(stack, await Store.open(settings.paths.database), "closing the store")
+        host = settings.host_name
+        registry = Registry(store, host)
+        audit = Audit(store, host)
+        broker = Broker(store, registry, audit, _broker_limits(settings))
+        await registry.load()
+        await broker.open()
+        approvals = Approvals(store, audit, host)
+        questions = Questions(store, broker, audit, host)
+        reminders = Reminders(store, audit, host)
+        feed = Feed()
+
+        runtime = await LocalRuntime.open(settings)
+        stop.on_force.append(runtime.kill_all)
+        roster = Roster(registry, feed, settings.paths, unread=broker.unread, isolation=runtime.isolation)
+        plan = Planner(settings, registry, runtime)
+        # Sockets answer through actions, and actions open sockets: the handler is looked up when needed.
+        late: dict[str, Actions] = {}
+        sockets = AgentSockets(
+            settings.paths, lambda name: _handler_of(late["actions"], name), owner=runtime.owner
+        )
+        lifecycle = Lifecycle(settings, registry, broker, approvals, roster, runtime, sockets, plan)
+        web: Dashboard | None = None
+
+        def describe() -> dict[str, Any]:
+            return {
+                "version": __version__,
+                "host": host,
+                "pid": os.getpid(),
+                "started_at_ms": started_at_ms,
+                "dashboard_url": web.url if web is not None else "",
+                "runtime": runtime.name,
+                "isolation": runtime.isolation,
+                "limits": runtime.limits,
+                "backend": plan.backend,
+                "state_root": str(settings.state_root),
+                "run_root": str(settings.run_root),
+                "store": f"sqlite {store.path}",
+            }
+
+        actions = Actions(
+            Parts(
+                registry,
+                broker,
+                approvals,
+                questions,
+                reminders,
+                audit,
+                feed,
+                roster,
+                lifecycle,
+                settings.operator_pronouns,
+                describe,
+            )
+        )
+        late["actions"] = actions
+        watch = Watch(settings, registry, broker, audit, roster, lifecycle)
+        background = TaskSet("daemon")
+        web = web_of(actions, settings, store)
+        actions.login_desk = web
+
+        stack.callback(roster.close)
+        stack.push_async_callback(background.close)
+        stack.push_async_callback(_told, "closing the agents' sockets", sockets.close_all)
+        stack.push_async_callback(_told, "stopping the agents", runtime.close)
+        stack.push_async_callback(watch.close)
+        stack.push_async_callback(actions.close)
+        stack.callback(feed.close)
+        hive = cls(
+            settings, store, registry, broker, reminders, runtime, lifecycle, roster, watch, actions, web,
+            background,
+        )  # fmt: skip
+        stack.push_async_callback(hive.close_doors)
+        return hive
+
+    async def start(self) -> None:
+        """Bring everything up: what asks for something comes last."""
+        paths = self.settings.paths
+        await self.lifecycle.prepare()
+        await self.actions.open()
+        await self.web.start()
+        self.host = await open_host_socket(paths, host_handler(self.actions), self.settings.group)
+        self.background.start(self.reminders.run(self.broker), name="reminders")
+        self.background.start(_hourly(self.broker.vacuum), name="vacuum")
+        self.background.start(self.lifecycle.measure_tombstones(), name="tombstones")
+        await self.lifecycle.make_sockets()
+        await self._ensure_manager()
+        await self.actions.resume_unfinished()
+        self.background.start(self._restore_agents(), name="restore")
+
+    async def close_doors(self) -> None:
+        """Nobody can ask for anything new."""
+        log.info("closing the dashboard and the host socket")
+        await self.web.close()
+        if self.host is not None:
+            self.settings.paths.host_socket.unlink(missing_ok=True)
+            await self.host.close()
+
+    def status(self) -> HiveStatus:
+        return self.actions.status(Principal.operator("daemon"))
+
+    async def _ensure_manager(self) -> None:
+        """A hive whose manager cannot be made still serves the operator, who is told why."""
+        try:
+            await self.lifecycle.ensure_manager()
+        except (HiveError, OSError) as error:
+            # If it came as far as the registry, it is started with the other agents.
+            log.error("the manager could not be created: %s", error)
+
+    async def _restore_agents(self) -> None:
+        """Start what should run: a few at a time, the manager first, a failure of one is its own."""
+        room = asyncio.Semaphore(self.settings.start_parallel)
+        unfinished = {approval.agent for approval in await self.actions.approvals.unfinished()}
+
+        async def restore(record: AgentRecord) -> None:
+            async with room:
+                try:
+                    await self.lifecycle.restore(record)
+                except (HiveError, OSError) as error:
+                    log.error("%s could not be started: %s", record.name, error)
+                    self.watch.failed_to_start(record.name)
+
+        ours = [r for r in self.registry.live() if r.host == self.registry.host and r.name not in unfinished]
+        await asyncio.gather(*(restore(record) for record in ours))
+
+
+def _handler_of(actions: Actions, name: str) -> Handler:
+    return manager_handler(actions) if name == MANAGER else agent_handler(actions, name)
+
+
+def _broker_limits(settings: Settings) -> BrokerLimits:
+    return BrokerLimits(
+        sends_per_minute=settings.sends_per_minute,
+        send_burst=settings.send_burst,
+        inbox_depth=settings.inbox_depth,
+        retention_days=settings.retention_days,
+    )
+
+
+async def _closing(stack: contextlib.AsyncExitStack, store: Store, what: str) -> Store:
+    stack.push_async_callback(_told, what, store.close)
+    return store
+
+
+async def _told(what: str, close: Callable[[], Awaitable[None]]) -> None:
+    log.info("%s", what)
+    await close()
+
+
+async def _hourly(work: Callable[[], Awaitable[int]]) -> None:
+    while True:
+        try:
+            count = await work()
+            if count:
+                log.info("removed %d old messages", count)
+        except HiveError as error:
+            log.error("removing old messages: %s", error.message)
+        await asyncio.sleep(VACUUM_EVERY_SECONDS)
+
+
+@contextlib.contextmanager
+def _locked(paths: HostPaths) -> Iterator[None]:
+    """Hold the locks of this hive's sockets and of its state; raises `Conflict` if another daemon does."""
+    private_directory(paths.run_root, 0o755)
+    private_directory(paths.state_root, 0o700)
+    with contextlib.ExitStack() as stack:
+        for lock in (paths.lock_file, paths.state_root / paths.lock_file.name):
+            stack.enter_context(_lock(lock))
+        yield
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
+            raise Conflict(
+                f"another hive-c0re (process {holder}) runs here, it holds {path}; stop it first"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _notify_systemd(state: str) -> None:
+    """Tell the service manager, where there is one (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    target = "\0" + address[1:] if address.startswith("@") else address
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as messenger:
+        try:
+            messenger.sendto(state.encode(), target)
+        except OSError as error:
+            log.warning("systemd could not be told %s: %s", state, error)

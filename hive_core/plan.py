@@ -1,0 +1,143 @@
+"""What an agent's container is made from: command, binds, environment (SPEC sections 3 and 8)."""
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from hive_core.config import Settings
+from hive_core.containers.base import Bind, ContainerRuntime, ContainerSpec
+from hive_core.containers.bubblewrap import python_binds
+from hive_core.registry import AgentRecord, Registry
+from hive_shared.errors import HiveError
+from hive_shared.names import MANAGER, container_name
+from hive_shared.paths import ContainerPaths, HostPaths
+
+CODE = Path("/opt/hyperhive")
+ELF_MAGIC = b"\x7fELF"
+
+
+class Planner:
+    """Makes a container's description out of settings and the registry."""
+
+    def __init__(self, settings: Settings, registry: Registry, runtime: ContainerRuntime) -> None:
+        self._settings = settings
+        self._paths = settings.paths
+        self._registry = registry
+        self._runtime = runtime
+        self.backend = settings.chosen_backend()
+
+    def __call__(self, record: AgentRecord) -> ContainerSpec:
+        """The description of an agent's container; raises `HiveError` if a part of it is missing."""
+        isolated = self._runtime.isolated
+        return ContainerSpec(
+            agent=record.name,
+            container=container_name(record.name),
+            # -P: what an agent puts into its working directory is no module of its harness.
+            command=[sys.executable, "-P", "-m", "hive_agent", "serve"],
+            environment=self._inside(record) if isolated else self._outside(record),
+            binds=self._binds(record) if isolated else [],
+            workdir=ContainerPaths().state if isolated else self._paths.state(record.name),
+            limits=self._settings.limits,
+        )
+
+    def _common(self, record: AgentRecord) -> dict[str, str]:
+        claude = self._claude()
+        variables = {
+            "HIVE_AGENT": record.name,
+            "HIVE_ROLE": record.role,
+            "HIVE_BACKEND": self.backend,
+            "HIVE_MODEL": self._settings.model,
+            "HIVE_OPERATOR_PRONOUNS": self._settings.operator_pronouns,
+            "HIVE_ISOLATION": self._runtime.isolation,
+            "PYTHONUNBUFFERED": "1",
+        }
+        if claude is not None:
+            variables["HIVE_CLAUDE"] = str(claude)
+        return {**self._settings.agent_environment, **variables}
+
+    def _inside(self, record: AgentRecord) -> dict[str, str]:
+        return {**self._common(record), "PYTHONPATH": str(CODE), "PYTHONDONTWRITEBYTECODE": "1"}
+
+    def _outside(self, record: AgentRecord) -> dict[str, str]:
+        """Without isolation the harness is told where on the host its directories are."""
+        paths = self._paths
+        return {
+            **self._common(record),
+            "PYTHONPATH": str(_package("hive_agent").parent),
+            "HOME": str(paths.state(record.name)),
+            "HIVE_RUN_DIR": str(paths.run_dir(record.name)),
+            "HIVE_CLAUDE_DIR": str(paths.claude(record.name)),
+            "HIVE_STATE_DIR": str(paths.state(record.name)),
+            "HIVE_SHARED_DIR": str(paths.shared),
+            "HIVE_AGENTS_DIR": str(paths.agents),
+            "HIVE_APPLIED_DIR": str(paths.applied_root),
+        }
+
+    def _binds(self, record: AgentRecord) -> list[Bind]:
+        paths, inside = self._paths, ContainerPaths()
+        own = [
+            Bind(paths.run_dir(record.name), inside.run, writable=True),
+            Bind(paths.claude(record.name), inside.claude, writable=True),
+            Bind(paths.state(record.name), inside.state, writable=True),
+            Bind(paths.shared, inside.shared, writable=True),
+        ]
+        seen = self._of_the_manager() if record.name == MANAGER else []
+        return [*code_binds(), *python_binds(), *self._claude_binds(), *own, *seen]
+
+    def _of_the_manager(self) -> list[Bind]:
+        inside = ContainerPaths()
+        applied = Bind(self._paths.applied_root, inside.applied)
+        others = [record.name for record in self._registry.live() if record.host == self._registry.host]
+        binds = [bind for name in others for bind in agent_binds(self._paths, name)]
+        return [applied, *(bind for bind in binds if bind.source.is_dir())]
+
+    def _claude(self) -> Path | None:
+        if self.backend != "claude":
+            return None
+        found = self._settings.find_claude()
+        if found is None:
+            raise HiveError(
+                "backend claude: the Claude Code CLI is not there; install it (`make claude`), "
+                "name it with claude_path, or use backend rehearsal"
+            )
+        return found
+
+    def _claude_binds(self) -> list[Bind]:
+        claude = self._claude()
+        if claude is None or claude.is_relative_to("/usr"):
+            return []
+        shown = claude if _is_one_file(claude) else claude.parent
+        return [Bind(shown, shown)]
+
+
+def agent_binds(paths: HostPaths, name: str) -> list[Bind]:
+    """What the manager sees of an agent: its proposed repository and its state, not its credentials."""
+    inside = ContainerPaths().agents / name
+    return [
+        Bind(paths.config(name), inside / "config", writable=True),
+        Bind(paths.state(name), inside / "state", writable=True),
+    ]
+
+
+def code_binds() -> list[Bind]:
+    """The harness and what it speaks, not the rest of the project: its directory may hold the hive."""
+    harness = _package("hive_agent")
+    prompts = [place for place in (harness / "prompts", harness.parent / "prompts") if place.is_dir()]
+    binds = [Bind(harness, CODE / "hive_agent"), Bind(_package("hive_shared"), CODE / "hive_shared")]
+    if prompts and prompts[0].parent != harness:
+        binds.append(Bind(prompts[0], CODE / "prompts"))
+    return binds
+
+
+def _package(name: str) -> Path:
+    """Where a package lies, without importing it: core never runs the harness's code."""
+    found = find_spec(name)
+    if found is None or not found.submodule_search_locations:
+        raise HiveError(f"the package {name} is not installed beside hive_core")
+    return Path(next(iter(found.submodule_search_locations))).resolve()
+
+
+def _is_one_file(program: Path) -> bool:
+    """A binary needs nothing beside it; a script may."""
+    with program.open("rb") as file:
+        return file.read(len(ELF_MAGIC)) == ELF_MAGIC

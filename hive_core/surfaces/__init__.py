@@ -1,0 +1,1 @@
+"""The three surfaces: request type → action, nothing else (SPEC section 4)."""

@@ -1,0 +1,74 @@
+"""The agent surface: what every agent may ask, as whoever its socket says it is (SPEC section 4)."""
+
+from typing import Any
+
+from hive_core.actions import Actions
+from hive_core.principals import Principal
+from hive_core.surfaces.routes import Call, Routes, handler
+from hive_shared import wire
+from hive_shared.server import Answer, Connection, Handler
+from hive_shared.wire import Request
+
+
+async def _send(call: Call, request: wire.Send) -> Answer:
+    return await call.actions.send(call.who, request)
+
+
+async def _recv(call: Call, request: wire.Recv) -> Answer:
+    return await call.actions.recv(call.who, request, call.connection.lease)
+
+
+async def _ack(call: Call, request: wire.Ack) -> Answer:
+    return await call.actions.ack(call.who, request)
+
+
+async def _status(call: Call, request: wire.Status) -> Answer:
+    return call.actions.standing(call.who)
+
+
+async def _ask_operator(call: Call, request: wire.AskOperator) -> Answer:
+    return await call.actions.ask_operator(call.who, request)
+
+
+async def _remind(call: Call, request: wire.Remind) -> Answer:
+    return await call.actions.remind(call.who, request)
+
+
+async def _report(call: Call, request: wire.Report) -> Answer:
+    return await call.actions.report(call.who, request, call.connection.number)
+
+
+ROUTES: Routes = {
+    wire.Send: _send,
+    wire.Recv: _recv,
+    wire.Ack: _ack,
+    wire.Status: _status,
+    wire.AskOperator: _ask_operator,
+    wire.Remind: _remind,
+    wire.Report: _report,
+}
+
+
+def agent_handler(actions: Actions, name: str) -> Handler:
+    """Answers on the socket of agent `name`."""
+    return leasing(ROUTES, actions, Principal.agent(name, "agent socket"))
+
+
+def leasing(routes: Routes, actions: Actions, who: Principal) -> Handler:
+    """As `handler`, for connections that can hold leases and report: both end with them."""
+    answer = handler(routes, actions, who)
+    watched: set[int] = set()
+
+    async def handle(request: Request[Any], connection: Connection) -> Answer:
+        if connection.number not in watched and isinstance(request, wire.Recv | wire.Report):
+            watched.add(connection.number)
+            connection.on_close.append(lambda: _ended(actions, who, connection, watched))
+        return await answer(request, connection)
+
+    return handle
+
+
+def _ended(actions: Actions, who: Principal, connection: Connection, watched: set[int]) -> None:
+    watched.discard(connection.number)
+    actions.broker.release(connection.lease)
+    actions.connection_ended(who, connection.number)

@@ -1,0 +1,145 @@
+"""The host surface: the operator at the terminal (SPEC section 4)."""
+
+from collections.abc import AsyncIterator
+
+from hive_core.actions import RESOLVED_SHOWN, Actions
+from hive_core.principals import Principal
+from hive_core.surfaces.routes import Call, Routes, handler
+from hive_shared import wire
+from hive_shared.server import Answer, Handler
+
+RESOLVED_LISTED = max(RESOLVED_SHOWN, 200)
+
+
+async def _spawn(call: Call, request: wire.Spawn) -> Answer:
+    return await call.actions.spawn(call.who, request.name)
+
+
+async def _request_spawn(call: Call, request: wire.RequestSpawn) -> Answer:
+    return await call.actions.request_spawn(call.who, request.name, request.note)
+
+
+async def _kill(call: Call, request: wire.Kill) -> Answer:
+    return await call.actions.kill(call.who, request.name)
+
+
+async def _start(call: Call, request: wire.Start) -> Answer:
+    return await call.actions.start(call.who, request.name)
+
+
+async def _restart(call: Call, request: wire.Restart) -> Answer:
+    return await call.actions.restart(call.who, request.name)
+
+
+async def _rebuild(call: Call, request: wire.Rebuild) -> Answer:
+    return await call.actions.rebuild(call.who, request.name)
+
+
+async def _update_all(call: Call, request: wire.RebuildAll) -> Answer:
+    return await call.actions.update_all(call.who)
+
+
+async def _destroy(call: Call, request: wire.Destroy) -> Answer:
+    return await call.actions.destroy(call.who, request.name, request.purge)
+
+
+async def _list(call: Call, request: wire.ListAgents) -> Answer:
+    agents = call.actions.agents(call.who)
+    kept = call.actions.tombstones(call.who) if request.tombstones else []
+    return wire.AgentList(agents=[*agents, *kept])
+
+
+async def _pending(call: Call, request: wire.Pending) -> Answer:
+    resolved = RESOLVED_LISTED if request.all else 0
+    return wire.ApprovalList(approvals=await call.actions.pending(call.who, resolved=resolved))
+
+
+async def _approve(call: Call, request: wire.Approve) -> Answer:
+    await call.actions.approve(call.who, request.approval_id, request.commit)
+    return wire.ApprovalAsked(approval=await call.actions.wait_resolved(request.approval_id))
+
+
+async def _deny(call: Call, request: wire.Deny) -> Answer:
+    denied = await call.actions.deny(call.who, request.approval_id, request.note)
+    return wire.ApprovalAsked(approval=denied)
+
+
+async def _questions(call: Call, request: wire.Questions) -> Answer:
+    return wire.QuestionList(questions=await call.actions.open_questions(call.who))
+
+
+async def _answer(call: Call, request: wire.Answer) -> Answer:
+    await call.actions.answer(call.who, request.question_id, request.answer)
+    return wire.Empty()
+
+
+async def _send(call: Call, request: wire.Send) -> Answer:
+    return await call.actions.send(call.who, request)
+
+
+async def _inbox(call: Call, request: wire.Inbox) -> Answer:
+    return _newest(await call.actions.inbox(call.who, request.limit))
+
+
+async def _messages(call: Call, request: wire.Messages) -> Answer:
+    if request.follow:
+        return call.actions.follow_messages(call.who, request.limit)
+    return _newest(await call.actions.messages(call.who, request.limit))
+
+
+async def _logs(call: Call, request: wire.Logs) -> Answer:
+    if request.follow:
+        return _log_lines(call.actions.follow_logs(call.who, request.name, request.lines))
+    return wire.LogLines(lines=await call.actions.logs(call.who, request.name, request.lines))
+
+
+async def _log_lines(lines: AsyncIterator[str]) -> AsyncIterator[wire.Model]:
+    async for line in lines:
+        yield wire.LogLine(line=line)
+
+
+async def _status(call: Call, request: wire.DaemonStatus) -> Answer:
+    return call.actions.status(call.who)
+
+
+async def _login_url(call: Call, request: wire.MakeLoginUrl) -> Answer:
+    return await call.actions.login_url(call.who)
+
+
+async def _logout_all(call: Call, request: wire.LogoutAll) -> Answer:
+    return await call.actions.logout_all(call.who)
+
+
+def _newest(messages: list[wire.Message]) -> wire.MessageList:
+    """As many of the newest as fit one line, oldest first."""
+    return wire.MessageList(messages=wire.batch(reversed(messages))[::-1])
+
+
+ROUTES: Routes = {
+    wire.Spawn: _spawn,
+    wire.RequestSpawn: _request_spawn,
+    wire.Kill: _kill,
+    wire.Start: _start,
+    wire.Restart: _restart,
+    wire.Rebuild: _rebuild,
+    wire.RebuildAll: _update_all,
+    wire.Destroy: _destroy,
+    wire.ListAgents: _list,
+    wire.Pending: _pending,
+    wire.Approve: _approve,
+    wire.Deny: _deny,
+    wire.Questions: _questions,
+    wire.Answer: _answer,
+    wire.Send: _send,
+    wire.Inbox: _inbox,
+    wire.Messages: _messages,
+    wire.Logs: _logs,
+    wire.DaemonStatus: _status,
+    wire.MakeLoginUrl: _login_url,
+    wire.LogoutAll: _logout_all,
+}
+
+
+def host_handler(actions: Actions) -> Handler:
+    """Answers on the host socket: whoever may open it is the operator."""
+    return handler(ROUTES, actions, Principal.operator("host socket"))
