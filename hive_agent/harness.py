@@ -25,6 +25,7 @@ from hive_agent.status import Status
 from hive_agent.tools import Toolbox, ToolServer, tools_for
 from hive_agent.turn import TurnRunner
 from hive_agent.wake import wake_prompt
+from hive_agent.web import PageServer
 from hive_shared.errors import BadRequest, Conflict, HiveError
 from hive_shared.events import EventKind
 from hive_shared.wire import RECV_WAIT_DEFAULT_SECONDS, Badge, Message
@@ -67,6 +68,7 @@ class Harness:
         """Write the boot files and open the sockets; raises `HiveError` or `OSError` if that cannot be."""
         write_boot_files(self.config)
         await self._tool_server.start()
+        self._page = PageServer(self)
         await self.backend.start()
         self.history.trim()
         self.turns.trim()
@@ -158,12 +160,10 @@ class Harness:
         self.status.changed()
 
     def _background(self) -> list[tuple[str, Coroutine[Any, Any, None]]]:
-        from hive_agent.web import PageServer
-
         return [
             ("link", self._link.run()),
             ("reporter", self._reporter.run()),
-            ("page", PageServer(self).run()),
+            ("page", self._page.run()),
             ("trim", self._trim_hourly()),
         ]
 

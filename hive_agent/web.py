@@ -47,14 +47,14 @@ Action = Callable[["Harness", Form], Awaitable[str]]
 
 
 class PageServer:
-    """Serves the page API of one harness. `run` is owned by the harness as a task."""
+    """Serves the page API of one harness. It listens at once; `run` is owned by the harness as a task."""
 
     def __init__(self, harness: "Harness") -> None:
         self._harness = harness
+        self._listener = listen(harness.config.paths.page_socket, mode=0o600)
 
     async def run(self) -> None:
         """Serve until cancelled, then end the streams and close."""
-        listener = listen(self._harness.config.paths.page_socket, mode=0o600)
         server = _Server(
             uvicorn.Config(
                 page_app(self._harness),
@@ -67,14 +67,14 @@ class PageServer:
                 timeout_graceful_shutdown=SHUTDOWN_SECONDS,
             )
         )
-        serving = asyncio.create_task(server.serve([listener]), name="uvicorn")
+        serving = asyncio.create_task(server.serve([self._listener]), name="uvicorn")
         try:
             await asyncio.shield(serving)
         finally:
             self._harness.history.close()
             server.should_exit = True
             await asyncio.gather(serving, return_exceptions=True)
-            listener.close()
+            self._listener.close()
 
 
 class _Server(uvicorn.Server):

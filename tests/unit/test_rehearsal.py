@@ -32,7 +32,7 @@ def send(to: str, body: str) -> Command:
         ),
         ("remember the key is under the mat", Command("remember", {"text": "the key is under the mat"})),
         ("what do you remember?", Command("notes")),
-        ("remind me in 2 m to send bob hi", Command("remind", {"after_seconds": 120.0, "body": "send bob hi"})),
+        ("remind me in 2 m to sing", Command("remind", {"after_seconds": 120.0, "body": "sing"})),
         ("wait 5", Command("wait", {"seconds": 5.0})),
         ("wait 1.5 seconds.", Command("wait", {"seconds": 1.5})),
         ("whoami", Command("whoami")),
