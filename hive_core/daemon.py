@@ -74,6 +74,7 @@ async def run(settings: Settings, ready: Ready | None = None, web_of: WebOf = We
     `ready` is called once everything answers, with a one-time login. Raises `HiveError` when
     it cannot start: another daemon runs here, the dashboard's port is taken, the store is damaged, …
     """
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     stop = _StopSignals()
     with stop.watched(), _locked(settings.paths):
         if settings.api_key_file is not None:

@@ -47,7 +47,8 @@ class AgentSockets:
             return
         await self.close(name)
         path = self._paths.socket(name)
-        private_directory(path.parent.parent, 0o711 if name == MANAGER else 0o700)
+        if name != MANAGER:
+            private_directory(path.parent.parent, 0o700)
         private_directory(path.parent, 0o700, owner=self._owner)
         try:
             listener = listen(path, mode=0o600)
