@@ -26,7 +26,7 @@ from hive_core.web.ports import AgentPorts
 from hive_core.web.refusals import WebRefusal
 from hive_core.web.sessions import Sessions
 from hive_core.web.sse import Streams
-from hive_shared.errors import Conflict, HiveError
+from hive_shared.errors import Conflict, HiveError, Internal
 from hive_shared.wire import LoginUrl, SessionView
 
 log = logging.getLogger(__name__)
@@ -126,7 +126,8 @@ class Web:
         app = FastAPI(
             title="hyperhive", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
         )
-        for kind in (HiveError, WebRefusal, RequestValidationError, HTTPException):
+        # Of an unexpected exception the gate, to which it is raised again, writes the log.
+        for kind in (HiveError, WebRefusal, RequestValidationError, HTTPException, Exception):
             app.add_exception_handler(kind, _refuse)
         app.include_router(auth.routes(self._login))
         app.include_router(
@@ -177,5 +178,7 @@ def _refusal_of(error: Exception) -> WebRefusal:
             return WebRefusal(422, "bad_request", f"field {field}: {first['msg']}", field=field)
         case HTTPException(status_code=405):
             return WebRefusal(405, "method_not_allowed", "that path is not used this way")
-        case _:
+        case HTTPException():
             return WebRefusal(404, "not_found", "there is no such page")
+        case _:
+            return WebRefusal.of(Internal())

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from hive_core.web.headers import HostRules
 from hive_core.web.refusals import WebRefusal
 from hive_core.web.sessions import COOKIE_NAME, KEY_HEADER, Session, Sessions
-from hive_shared.errors import HiveError
+from hive_shared.errors import HiveError, Internal
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Gate:
             await answer.refuse(WebRefusal.of(error), scope, receive)
         except Exception as error:  # noqa: BLE001 - whatever it is, the browser gets an answer
             log.error("%s %s failed: %s", scope["method"], ascii(scope["path"])[:200], _in_one_line(error))
-            await answer.refuse(_INTERNAL, scope, receive)
+            await answer.refuse(WebRefusal.of(Internal()), scope, receive)
 
     async def _admit(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
@@ -129,9 +129,6 @@ class Gate:
             raise WebRefusal(408, "timeout", "the request's body did not arrive in time") from None
 
 
-_INTERNAL = WebRefusal(500, "internal", "something went wrong inside the daemon; its log has the details")
-
-
 def _too_large(limit: int) -> WebRefusal:
     return WebRefusal(413, "body_too_large", f"the request is larger than {limit // 1024} KiB")
 
@@ -184,20 +181,22 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 class _Answer:
-    """`send`, which remembers whether the answer has begun: then it is too late to refuse."""
+    """`send`, which remembers how far the answer has come: once begun it is too late to refuse."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
         self._begun = False
+        self._ended = False
 
     async def __call__(self, message: MutableMapping[str, Any]) -> None:
         self._begun = True
+        self._ended = message["type"] == "http.response.body" and not message.get("more_body", False)
         await self._send(message)
 
     async def refuse(self, refusal: WebRefusal, scope: Scope, receive: Receive) -> None:
         if not self._begun:
             await refusal.response()(scope, receive, self._send)
-        elif abort := scope["state"].get("abort"):
+        elif not self._ended and (abort := scope["state"].get("abort")):
             abort()
 
 

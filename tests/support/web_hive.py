@@ -34,8 +34,10 @@ class NoContainers:
     """A runtime in which every container starts and stops at once, and nothing runs."""
 
     name = "local"
+    isolated = False
     isolation = "not isolated"
     limits = "nothing"
+    owner = None
 
     def __init__(self) -> None:
         self._up: dict[str, bool] = {}
