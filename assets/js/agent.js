@@ -48,7 +48,12 @@ function renderAsleep() {
   setText(one("#asleep-name"), name);
   setText(one("#asleep-state"), state);
   const startable = state === "stopped" || state === "crashed";
-  setText(one("#asleep-hint"), startable ? "Press ▶ ST4RT above to wake it; what you write meanwhile waits in its inbox." : "This page connects as soon as it is up.");
+  setText(
+    one("#asleep-hint"),
+    startable
+      ? "Press ▶ ST4RT above to wake it; what you write meanwhile waits in its inbox."
+      : "This page connects as soon as it is up.",
+  );
 }
 
 /** @param {HarnessState} state */
@@ -68,7 +73,10 @@ function pastOf(events) {
 /** Snapshot: state and the recent past; the stream goes on after it. */
 async function load() {
   await askCore();
-  const [state, past] = await Promise.all([getJson(`${base}api/state`), getJson(`${base}events/history?limit=${HISTORY}`)]);
+  const [state, past] = await Promise.all([
+    getJson(`${base}api/state`),
+    getJson(`${base}events/history?limit=${HISTORY}`),
+  ]);
   terminal.replace(pastOf(past.events.filter((/** @type {LiveEvent} */ event) => event.seq > cleared)));
   lastSeq = past.seq;
   if (cleared > lastSeq) cleared = 0; // a new history
@@ -164,7 +172,13 @@ function clear() {
 setText(one("#agent-name"), name);
 takeForms();
 keepAges();
-new Prompt({ base, terminal, models: () => now.state?.models ?? [], changed: () => void refreshState(), cleared: clear });
+new Prompt({
+  base,
+  terminal,
+  models: () => now.state?.models ?? [],
+  changed: () => void refreshState(),
+  cleared: clear,
+});
 keepDrafts();
 for (const form of document.querySelectorAll("form[data-path]")) {
   if (form instanceof HTMLFormElement) form.action = base + form.dataset.path;

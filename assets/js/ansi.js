@@ -40,7 +40,10 @@ function classOf({ colour, bold, dim }) {
 /** What of a line remains after carriage returns wrote over it. @param {string} text */
 function settle(text) {
   if (!text.includes("\r")) return text;
-  return text.replaceAll(/\r+\n/g, "\n").replaceAll(/[^\n\r]*\r(?=[^\n\r])/g, "").replaceAll("\r", "");
+  return text
+    .replaceAll(/\r+\n/g, "\n")
+    .replaceAll(/[^\n\r]*\r(?=[^\n\r])/g, "")
+    .replaceAll("\r", "");
 }
 
 /** @param {string} text */

@@ -74,7 +74,13 @@ async function request(path, options, timeoutMs) {
   let response;
   try {
     const signal = AbortSignal.timeout(timeoutMs);
-    response = await fetch(path, { credentials: "same-origin", cache: "no-store", redirect: "error", signal, ...options });
+    response = await fetch(path, {
+      credentials: "same-origin",
+      cache: "no-store",
+      redirect: "error",
+      signal,
+      ...options,
+    });
     if (response.ok) return await response.json();
   } catch (error) {
     throw unreachable(error);

@@ -15,7 +15,10 @@ export function renderApprovals(state) {
   syncList(one("#approval-list"), open, (approval) => approval.id, row);
   syncList(one("#resolved-list"), resolved, (approval) => approval.id, resolvedRow);
   setText(one("#approvals-count"), String(open.length));
-  one("#approvals-count").classList.toggle("hot", open.some((each) => each.status === "pending"));
+  one("#approvals-count").classList.toggle(
+    "hot",
+    open.some((each) => each.status === "pending"),
+  );
   show(one("#no-approvals"), open.length === 0);
   show(one("#resolved"), resolved.length > 0);
   setText(one("#resolved-count"), String(resolved.length));
@@ -39,7 +42,14 @@ function row(approval) {
     "li",
     { class: waits ? "card approval waits" : "card approval" },
     h("div", { class: "line" }, title(approval)),
-    h("p", { class: "meta" }, "asked by ", h("strong", null, approval.requested_by), " · ", ageOf(approval.requested_at_ms, " ago")),
+    h(
+      "p",
+      { class: "meta" },
+      "asked by ",
+      h("strong", null, approval.requested_by),
+      " · ",
+      ageOf(approval.requested_at_ms, " ago"),
+    ),
     approval.note && h("p", { class: "body words" }, approval.note),
     waits ? decision(approval) : progress(approval),
   );
@@ -54,9 +64,38 @@ function decision(approval) {
     h(
       "div",
       { class: "line" },
-      h("button", { class: "button primary", "aria-label": `Approve ${approval.id}: ${approval.agent}`, "data-done": `Approved #${approval.id}. It is being carried out.` }, leet("◆ APPR0VE")),
-      h("label", { class: "grow" }, h("span", { class: "sr" }, "Note for a denial"), h("input", { type: "text", name: "note", class: "input", maxlength: "4000", placeholder: "note, if you deny", autocomplete: "off" })),
-      h("button", { class: "button danger", formaction: `/deny/${approval.id}`, "aria-label": `Deny ${approval.id}: ${approval.agent}`, "data-done": `Denied #${approval.id}.` }, leet("DENY")),
+      h(
+        "button",
+        {
+          class: "button primary",
+          "aria-label": `Approve ${approval.id}: ${approval.agent}`,
+          "data-done": `Approved #${approval.id}. It is being carried out.`,
+        },
+        leet("◆ APPR0VE"),
+      ),
+      h(
+        "label",
+        { class: "grow" },
+        h("span", { class: "sr" }, "Note for a denial"),
+        h("input", {
+          type: "text",
+          name: "note",
+          class: "input",
+          maxlength: "4000",
+          placeholder: "note, if you deny",
+          autocomplete: "off",
+        }),
+      ),
+      h(
+        "button",
+        {
+          class: "button danger",
+          formaction: `/deny/${approval.id}`,
+          "aria-label": `Deny ${approval.id}: ${approval.agent}`,
+          "data-done": `Denied #${approval.id}.`,
+        },
+        leet("DENY"),
+      ),
     ),
     errorPlace(),
   );
@@ -67,7 +106,12 @@ function progress(approval) {
   return h(
     "p",
     { class: "line", "data-key": "progress", role: "status" },
-    h("span", { class: "pill tone-busy" }, h("span", { class: "glyph spin", "aria-hidden": "true" }, "◐"), ` ${approval.status}`),
+    h(
+      "span",
+      { class: "pill tone-busy" },
+      h("span", { class: "glyph spin", "aria-hidden": "true" }, "◐"),
+      ` ${approval.status}`,
+    ),
     approval.step && h("span", { class: "words" }, approval.step),
   );
 }
@@ -81,7 +125,18 @@ function resolvedRow(approval) {
   return h(
     "li",
     { class: "resolved-row" },
-    h("div", { class: "line" }, h("span", { class: `pill tone-${tone}` }, `${glyph} ${approval.status}`), title(approval), h("span", { class: "hint" }, approval.resolved_by ? `by ${approval.resolved_by} · ` : "", ageOf(approval.resolved_at_ms ?? approval.requested_at_ms, " ago"))),
+    h(
+      "div",
+      { class: "line" },
+      h("span", { class: `pill tone-${tone}` }, `${glyph} ${approval.status}`),
+      title(approval),
+      h(
+        "span",
+        { class: "hint" },
+        approval.resolved_by ? `by ${approval.resolved_by} · ` : "",
+        ageOf(approval.resolved_at_ms ?? approval.requested_at_ms, " ago"),
+      ),
+    ),
     approval.note && h("p", { class: "body words" }, approval.note),
   );
 }

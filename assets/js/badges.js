@@ -13,7 +13,12 @@ import { clock, count, duration, money } from "./text.js";
  *   `state`: what the harness said last; `agent`: what core says; `reachable`: whether the harness answers
  */
 export function renderBadges({ state, agent, reachable }) {
-  const told = reachable && state ? tellBadge(state.badge) : agent && agent.state !== "running" ? tellAgent(agent) : tellBadge("offline");
+  const told =
+    reachable && state
+      ? tellBadge(state.badge)
+      : agent && agent.state !== "running"
+        ? tellAgent(agent)
+        : tellBadge("offline");
   const since = reachable && state ? state.since_ms : agent ? agentSince(agent) : 0;
   const badge = one("#badge");
   if (badge.dataset.words !== told.words) flash(badge, told.words);
@@ -56,7 +61,12 @@ function renderChips(state, reachable) {
 /** @param {import("./types.js").TurnStats} last */
 function lastTurn(last) {
   const tokens = billedTokens(last);
-  return ["last turn", last.duration_ms > 0 && duration(last.duration_ms), tokens > 0 && `${count(tokens)} tok`, last.cost_usd > 0 && money(last.cost_usd)]
+  return [
+    "last turn",
+    last.duration_ms > 0 && duration(last.duration_ms),
+    tokens > 0 && `${count(tokens)} tok`,
+    last.cost_usd > 0 && money(last.cost_usd),
+  ]
     .filter(Boolean)
     .join(" · ");
 }

@@ -29,7 +29,9 @@ export function completions(text, models) {
   if (/\n/.test(text) || !text.startsWith("/")) return [];
   const model = /^\/model\s+(\S*)$/.exec(text);
   if (model) return models.filter((name) => name.startsWith(model[1])).map((name) => `/model ${name}`);
-  return COMMANDS.filter(({ name }) => name.startsWith(text.toLowerCase())).map(({ name, argument }) => (argument ? `${name} ` : name));
+  return COMMANDS.filter(({ name }) => name.startsWith(text.toLowerCase())).map(({ name, argument }) =>
+    argument ? `${name} ` : name,
+  );
 }
 
 /** The longest beginning that all share. @param {string[]} texts */
@@ -44,5 +46,9 @@ export function commonStart(texts) {
 export function helpText() {
   const width = Math.max(...COMMANDS.map(({ name, argument }) => `${name} ${argument}`.length));
   const lines = COMMANDS.map(({ name, argument, help }) => `${`${name} ${argument}`.padEnd(width + 2)}${help}`);
-  return [...lines, "", "Anything else is sent to the agent. Enter sends, Shift+Enter makes a new line, Tab completes, ↑ recalls."].join("\n");
+  return [
+    ...lines,
+    "",
+    "Anything else is sent to the agent. Enter sends, Shift+Enter makes a new line, Tab completes, ↑ recalls.",
+  ].join("\n");
 }

@@ -9,7 +9,11 @@ import { h } from "./dom.js";
  */
 export function confirmed({ question, yes, danger = false, typed = "" }) {
   const before = document.activeElement;
-  const accept = h("button", { value: "yes", class: danger ? "button danger" : "button primary", disabled: Boolean(typed) }, yes);
+  const accept = h(
+    "button",
+    { value: "yes", class: danger ? "button danger" : "button primary", disabled: Boolean(typed) },
+    yes,
+  );
   const field = typed ? typedField(typed, accept) : null;
   const dialog = h(
     "dialog",
@@ -19,7 +23,12 @@ export function confirmed({ question, yes, danger = false, typed = "" }) {
       { method: "dialog" },
       h("p", { id: "confirm-question", class: "confirm-question" }, question),
       field,
-      h("div", { class: "actions end" }, h("button", { value: "no", class: "button", formnovalidate: true, autofocus: !typed }, "Keep as is"), accept),
+      h(
+        "div",
+        { class: "actions end" },
+        h("button", { value: "no", class: "button", formnovalidate: true, autofocus: !typed }, "Keep as is"),
+        accept,
+      ),
     ),
   );
   document.body.append(dialog);
@@ -37,7 +46,14 @@ export function confirmed({ question, yes, danger = false, typed = "" }) {
 
 /** @param {string} typed @param {HTMLButtonElement} accept */
 function typedField(typed, accept) {
-  const input = h("input", { type: "text", class: "input", autocomplete: "off", autocapitalize: "none", spellcheck: "false", autofocus: true });
+  const input = h("input", {
+    type: "text",
+    class: "input",
+    autocomplete: "off",
+    autocapitalize: "none",
+    spellcheck: "false",
+    autofocus: true,
+  });
   input.addEventListener("input", () => {
     accept.disabled = input.value !== typed;
   });
@@ -47,5 +63,10 @@ function typedField(typed, accept) {
     event.preventDefault();
     if (!accept.disabled) accept.click();
   });
-  return h("label", { class: "field" }, h("span", null, "Type ", h("strong", { class: "typed" }, typed), " to go on"), input);
+  return h(
+    "label",
+    { class: "field" },
+    h("span", null, "Type ", h("strong", { class: "typed" }, typed), " to go on"),
+    input,
+  );
 }

@@ -14,7 +14,10 @@ export function renderContainers(state) {
   const { agents } = state;
   const stale = agents.filter((agent) => agent.needs_update);
   syncList(one("#container-list"), agents, (agent) => agent.name, row);
-  setText(one("#containers-count"), `${agents.filter((agent) => agent.state === "running").length}/${agents.length} up`);
+  setText(
+    one("#containers-count"),
+    `${agents.filter((agent) => agent.state === "running").length}/${agents.length} up`,
+  );
   show(one("#update-all"), stale.length > 0);
   setText(one("#update-all-count"), ` (${stale.length})`);
   show(one("#no-containers"), agents.length === 0);
@@ -42,14 +45,24 @@ function row(agent) {
       h("span", { class: "facts" }, facts(agent)),
     ),
     agent.note && h("p", { class: "note-line words" }, agent.note),
-    h("form", { "data-async": true, method: "post", action: `/restart/${encodeURIComponent(agent.name)}`, class: "line" }, actions(agent), errorPlace()),
+    h(
+      "form",
+      { "data-async": true, method: "post", action: `/restart/${encodeURIComponent(agent.name)}`, class: "line" },
+      actions(agent),
+      errorPlace(),
+    ),
   );
 }
 
 /** @param {string} role */
 export function roleChip(role) {
   const manager = role === "manager";
-  return h("span", { class: `chip role-${manager ? "m1nd" : "ag3nt"}` }, leet(manager ? "m1nd" : "ag3nt"), h("span", { class: "sr" }, manager ? "manager" : "agent"));
+  return h(
+    "span",
+    { class: `chip role-${manager ? "m1nd" : "ag3nt"}` },
+    leet(manager ? "m1nd" : "ag3nt"),
+    h("span", { class: "sr" }, manager ? "manager" : "agent"),
+  );
 }
 
 /** @param {AgentView} agent */
@@ -69,52 +82,99 @@ function badges(agent) {
   const { report } = agent;
   const running = agent.state === "running";
   return [
-    running && report.badge === "needs_login" && h("a", { class: "chip warn", "data-key": "login", href: agentPath(agent) }, "log it in →"),
+    running &&
+      report.badge === "needs_login" &&
+      h("a", { class: "chip warn", "data-key": "login", href: agentPath(agent) }, "log it in →"),
     agent.needs_update && h("span", { class: "chip warn", "data-key": "update" }, "needs update"),
-    agent.isolation !== "" && !isIsolated(agent.isolation) && h("span", { class: "chip bad", "data-key": "isolation", title: "This agent runs as a plain process of this machine" }, "not isolated"),
-    running && isRehearsal(report.backend) && h("span", { class: "chip info", "data-key": "rehearsal", title: "Follows plain commands; no language model thinks here" }, "rehearsal"),
-    running && report.badge === "rate_limited" && report.note && h("span", { class: "chip words", "data-key": "limit" }, report.note),
-    running && report.model && !isRehearsal(report.backend) && h("span", { class: "chip", "data-key": "model" }, report.model),
+    agent.isolation !== "" &&
+      !isIsolated(agent.isolation) &&
+      h(
+        "span",
+        { class: "chip bad", "data-key": "isolation", title: "This agent runs as a plain process of this machine" },
+        "not isolated",
+      ),
+    running &&
+      isRehearsal(report.backend) &&
+      h(
+        "span",
+        { class: "chip info", "data-key": "rehearsal", title: "Follows plain commands; no language model thinks here" },
+        "rehearsal",
+      ),
+    running &&
+      report.badge === "rate_limited" &&
+      report.note &&
+      h("span", { class: "chip words", "data-key": "limit" }, report.note),
+    running &&
+      report.model &&
+      !isRehearsal(report.backend) &&
+      h("span", { class: "chip", "data-key": "model" }, report.model),
     agent.restarts > 0 && h("span", { class: "chip", "data-key": "restarts" }, plural(agent.restarts, "restart")),
   ];
 }
 
 /** @param {AgentView} agent */
 function facts(agent) {
-  return [agent.unread > 0 ? `${agent.unread} unread` : "", agent.container, `:${agent.port}`, agent.host === "local" ? "" : agent.host]
+  return [
+    agent.unread > 0 ? `${agent.unread} unread` : "",
+    agent.container,
+    `:${agent.port}`,
+    agent.host === "local" ? "" : agent.host,
+  ]
     .filter(Boolean)
     .join(" · ");
 }
 
 /** @param {AgentView} agent */
 function actions(agent) {
-  const logs = h("button", { type: "button", class: "button", "data-action": "logs", "data-agent": agent.name, "aria-label": `Logs of ${agent.name}` }, leet("≡ L0GS"));
+  const logs = h(
+    "button",
+    {
+      type: "button",
+      class: "button",
+      "data-action": "logs",
+      "data-agent": agent.name,
+      "aria-label": `Logs of ${agent.name}`,
+    },
+    leet("≡ L0GS"),
+  );
   if (inFlight(agent.state)) {
     return [logs]; // the pill above tells what is under way
   }
   const running = agent.state === "running";
   const isAgent = agent.role !== "manager";
   return [
-    running ? button(agent, "restart", "↺ R3ST4RT", "Restart", { "data-confirm": `Restart ${agent.name}? A turn that runs now begins again afterwards.`, "data-yes": "Restart" }) : button(agent, "start", "▶ ST4RT", "Start", { class: "button go" }),
-    running && isAgent && button(agent, "kill", "■ ST0P", "Stop", { "data-confirm": `Stop ${agent.name}? Its inbox keeps filling until it is started again.`, "data-yes": "Stop" }),
+    running
+      ? button(agent, "restart", "↺ R3ST4RT", "Restart", {
+          "data-confirm": `Restart ${agent.name}? A turn that runs now begins again afterwards.`,
+          "data-yes": "Restart",
+        })
+      : button(agent, "start", "▶ ST4RT", "Start", { class: "button go" }),
+    running &&
+      isAgent &&
+      button(agent, "kill", "■ ST0P", "Stop", {
+        "data-confirm": `Stop ${agent.name}? Its inbox keeps filling until it is started again.`,
+        "data-yes": "Stop",
+      }),
     button(agent, "rebuild", "↻ R3BU1LD", "Rebuild"),
     logs,
     isAgent && h("span", { class: "spacer" }),
-    isAgent && button(agent, "destroy", "DESTR0Y", "Destroy", {
-      class: "button danger quiet",
-      "data-confirm": `Destroy ${agent.name}? Its container goes; its state and credentials are kept and it can be revived.`,
-      "data-yes": "Destroy",
-      "data-danger": true,
-    }),
-    isAgent && button(agent, "destroy", "PURG3", "Purge", {
-      class: "button danger quiet",
-      name: "purge",
-      value: "true",
-      "data-confirm": `Purge ${agent.name}? Container, notes, credentials and configuration are deleted for ever.`,
-      "data-confirm-typed": agent.name,
-      "data-yes": "Delete everything",
-      "data-danger": true,
-    }),
+    isAgent &&
+      button(agent, "destroy", "DESTR0Y", "Destroy", {
+        class: "button danger quiet",
+        "data-confirm": `Destroy ${agent.name}? Its container goes; its state and credentials are kept and it can be revived.`,
+        "data-yes": "Destroy",
+        "data-danger": true,
+      }),
+    isAgent &&
+      button(agent, "destroy", "PURG3", "Purge", {
+        class: "button danger quiet",
+        name: "purge",
+        value: "true",
+        "data-confirm": `Purge ${agent.name}? Container, notes, credentials and configuration are deleted for ever.`,
+        "data-confirm-typed": agent.name,
+        "data-yes": "Delete everything",
+        "data-danger": true,
+      }),
   ];
 }
 
@@ -123,7 +183,13 @@ function actions(agent) {
  * @param {Record<string, any>} [more]
  */
 function button(agent, verb, label, plain, more = {}) {
-  const done = { restart: "restarted", start: "started", kill: "stopped", rebuild: "rebuilt", destroy: more.name === "purge" ? "purged" : "destroyed" }[verb];
+  const done = {
+    restart: "restarted",
+    start: "started",
+    kill: "stopped",
+    rebuild: "rebuilt",
+    destroy: more.name === "purge" ? "purged" : "destroyed",
+  }[verb];
   return h(
     "button",
     {

@@ -49,7 +49,8 @@ function render(parts) {
   for (const part of parts) dirty.add(part);
   if (scheduled || dirty.size === 0) return;
   scheduled = true;
-  if (document.hidden) setTimeout(flush, 250); // no frames are drawn in the background
+  if (document.hidden)
+    setTimeout(flush, 250); // no frames are drawn in the background
   else requestAnimationFrame(flush);
 }
 

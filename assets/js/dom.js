@@ -83,7 +83,11 @@ export function show(element, shown) {
  */
 export function ageOf(atMs, suffix = "") {
   const iso = Number.isFinite(atMs) && Math.abs(atMs) < 8.6e15 ? new Date(atMs).toISOString() : "";
-  return h("time", { datetime: iso, title: fullTime(atMs), "data-at": atMs, "data-suffix": suffix }, age(atMs) + suffix);
+  return h(
+    "time",
+    { datetime: iso, title: fullTime(atMs), "data-at": atMs, "data-suffix": suffix },
+    age(atMs) + suffix,
+  );
 }
 
 /** Keeps every `ageOf` on the page current. */

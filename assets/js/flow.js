@@ -24,7 +24,12 @@ export function renderFlow(state) {
   syncList(one("#flow-list"), messages, (message) => message.id, row);
   setText(one("#flow-count"), `${messages.length}${chosen ? ` of ${state.messages.length}` : ""}`);
   show(one("#no-flow"), messages.length === 0);
-  setText(one("#no-flow"), chosen ? `No messages from or to ${chosen} among those loaded.` : "Nothing was said yet. Write to the manager above and watch the hive wake up here.");
+  setText(
+    one("#no-flow"),
+    chosen
+      ? `No messages from or to ${chosen} among those loaded.`
+      : "Nothing was said yet. Write to the manager above and watch the hive wake up here.",
+  );
   show(one("#flow-older"), state.messages.length > 0 && !exhausted && state.allowsMore);
 }
 
@@ -37,12 +42,22 @@ function involves(message) {
 export function renderFilter(state) {
   const names = ["", "operator", ...state.agents.map((agent) => agent.name)];
   if (chosen && !names.includes(chosen)) names.push(chosen);
-  syncList(one("#flow-filter"), names, (name) => name || "all", (name) => h("option", { value: name }, name || "everyone"));
+  syncList(
+    one("#flow-filter"),
+    names,
+    (name) => name || "all",
+    (name) => h("option", { value: name }, name || "everyone"),
+  );
 }
 
 /** @param {Message} message */
 function row(message) {
-  return h("li", { class: "message" }, metaOf(message), message.sender === "system" ? systemBody(message.body) : bodyOf(message.body));
+  return h(
+    "li",
+    { class: "message" },
+    metaOf(message),
+    message.sender === "system" ? systemBody(message.body) : bodyOf(message.body),
+  );
 }
 
 async function loadOlder() {

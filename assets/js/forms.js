@@ -50,7 +50,11 @@ async function submit(form, button) {
     const fields = encode(form, button);
     const typed = setting("confirmTyped");
     const question = setting("confirm");
-    if (question && !(await confirmed({ question, yes: setting("yes") ?? "Go on", danger: setting("danger") !== undefined, typed }))) return;
+    if (
+      question &&
+      !(await confirmed({ question, yes: setting("yes") ?? "Go on", danger: setting("danger") !== undefined, typed }))
+    )
+      return;
     if (typed) fields.confirm = typed;
     await post(form, button, path, fields, setting("done"));
   } catch (error) {

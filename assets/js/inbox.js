@@ -48,7 +48,12 @@ export function unseen(state) {
 export function renderRecipients(state) {
   const names = ["", ...state.agents.map((agent) => agent.name), ...(state.agents.length > 1 ? ["*"] : [])];
   const label = (/** @type {string} */ name) => (name === "" ? "choose…" : name === "*" ? "* everyone" : name);
-  syncList(one("#compose-to"), names, (name) => name || "none", (name) => h("option", { value: name }, label(name)));
+  syncList(
+    one("#compose-to"),
+    names,
+    (name) => name || "none",
+    (name) => h("option", { value: name }, label(name)),
+  );
 }
 
 /** @param {Message} message */
@@ -66,11 +71,35 @@ function row(message) {
         h("summary", { "aria-label": `Reply to ${message.sender}` }, leet("↩ R3PLY")),
         h(
           "form",
-          { "data-async": true, method: "post", action: "/send", "data-reset": true, "data-reply": true, "data-done": `Sent to ${message.sender}.` },
+          {
+            "data-async": true,
+            method: "post",
+            action: "/send",
+            "data-reset": true,
+            "data-reply": true,
+            "data-done": `Sent to ${message.sender}.`,
+          },
           h("input", { type: "hidden", name: "to", value: message.sender }),
           h("input", { type: "hidden", name: "in_reply_to", value: message.id }),
-          h("label", { class: "field" }, h("span", { class: "sr" }, `Reply to ${message.sender}`), h("textarea", { name: "body", class: "input", rows: "2", required: true, "data-submit": "ctrl", placeholder: `to ${message.sender}…` })),
-          h("div", { class: "actions" }, h("button", { class: "button primary", "aria-label": "Send reply" }, leet("▸ S3ND")), h("span", { class: "hint keys" }, "Ctrl+Enter")),
+          h(
+            "label",
+            { class: "field" },
+            h("span", { class: "sr" }, `Reply to ${message.sender}`),
+            h("textarea", {
+              name: "body",
+              class: "input",
+              rows: "2",
+              required: true,
+              "data-submit": "ctrl",
+              placeholder: `to ${message.sender}…`,
+            }),
+          ),
+          h(
+            "div",
+            { class: "actions" },
+            h("button", { class: "button primary", "aria-label": "Send reply" }, leet("▸ S3ND")),
+            h("span", { class: "hint keys" }, "Ctrl+Enter"),
+          ),
           errorPlace(),
         ),
       ),

@@ -25,7 +25,12 @@ export function who(name) {
 export function bodyOf(body) {
   const lines = lineCount(body);
   if (lines <= FLAT_LINES && body.length <= FLAT_CHARACTERS) return h("p", { class: "body words" }, body);
-  const summary = h("summary", null, h("span", { class: "words" }, headline(body, 140)), h("span", { class: "hint" }, ` · ${lines} lines`));
+  const summary = h(
+    "summary",
+    null,
+    h("span", { class: "words" }, headline(body, 140)),
+    h("span", { class: "hint" }, ` · ${lines} lines`),
+  );
   return h("details", { class: "fold", "data-key": "body" }, summary, h("p", { class: "body words" }, body));
 }
 
@@ -37,7 +42,12 @@ export function systemBody(body) {
   const rest = Object.entries(event)
     .filter(([name, value]) => name !== "event" && value !== "" && value !== null)
     .map(([name, value]) => `${name} ${shorten(String(value), 120)}`);
-  return h("p", { class: "body words" }, h("strong", null, String(event.event).replaceAll("_", " ")), rest.length > 0 ? ` · ${rest.join(" · ")}` : "");
+  return h(
+    "p",
+    { class: "body words" },
+    h("strong", null, String(event.event).replaceAll("_", " ")),
+    rest.length > 0 ? ` · ${rest.join(" · ")}` : "",
+  );
 }
 
 /** @param {string} body @returns {Record<string, unknown>|null} */
@@ -45,7 +55,10 @@ function parseEvent(body) {
   if (!body.startsWith("{") || body.length > 20_000) return null;
   try {
     const value = JSON.parse(body);
-    const flat = value && typeof value.event === "string" && Object.values(value).every((each) => typeof each !== "object" || each === null);
+    const flat =
+      value &&
+      typeof value.event === "string" &&
+      Object.values(value).every((each) => typeof each !== "object" || each === null);
     return flat ? value : null;
   } catch {
     return null;
@@ -61,7 +74,9 @@ export function metaOf(message) {
     " ",
     who(message.sender),
     h("span", { class: "arrow", "aria-label": "to" }, " → "),
-    message.broadcast ? h("span", { class: "who who-all", title: `delivered to ${message.to}` }, `${message.to} (all)`) : who(message.to),
+    message.broadcast
+      ? h("span", { class: "who who-all", title: `delivered to ${message.to}` }, `${message.to} (all)`)
+      : who(message.to),
     message.in_reply_to !== null && h("span", { class: "hint" }, ` ↩ #${message.in_reply_to}`),
     h("span", { class: "hint" }, ` #${message.id} · `, ageOf(message.sent_at_ms)),
   );

@@ -17,7 +17,11 @@ export function announce(text) {
  */
 export function toast(text, tone = "ok") {
   const place = one("#toasts");
-  const dismiss = h("button", { type: "button", class: "toast-close", "aria-label": "Dismiss", on: { click: () => line.remove() } }, "×");
+  const dismiss = h(
+    "button",
+    { type: "button", class: "toast-close", "aria-label": "Dismiss", on: { click: () => line.remove() } },
+    "×",
+  );
   const line = h("p", { class: `toast toast-${tone}` }, h("span", { class: "words" }, text), dismiss);
   while (place.childElementCount >= TOASTS_MAX) place.firstElementChild?.remove();
   place.append(line);

@@ -159,7 +159,11 @@ export class Prompt {
       case "/new-session":
         return this.post("api/new-session", {}, "the next turn begins a new session");
       case "/model":
-        if (!argument) return this.print("·", `usage: /model <name>   known: ${this.around.models().join(", ") || "whatever the backend takes"}`);
+        if (!argument)
+          return this.print(
+            "·",
+            `usage: /model <name>   known: ${this.around.models().join(", ") || "whatever the backend takes"}`,
+          );
         return this.post("api/model", { model: argument }, `model is now ${argument}`);
       default:
         throw new Error(`unknown command ${name}; /help lists the commands`);

@@ -22,11 +22,25 @@ function row(question) {
   return h(
     "li",
     { class: "card question" },
-    h("p", { class: "meta" }, h("strong", null, question.asker), " asks · ", ageOf(question.asked_at_ms, " ago"), ` · #${question.id}`),
+    h(
+      "p",
+      { class: "meta" },
+      h("strong", null, question.asker),
+      " asks · ",
+      ageOf(question.asked_at_ms, " ago"),
+      ` · #${question.id}`,
+    ),
     h("p", { class: "question-text words", id: title }, question.question),
     h(
       "form",
-      { "data-async": true, method: "post", action: `/answer-question/${question.id}`, "data-encode": "answer", "data-done": `Answered question ${question.id}.`, "aria-labelledby": title },
+      {
+        "data-async": true,
+        method: "post",
+        action: `/answer-question/${question.id}`,
+        "data-encode": "answer",
+        "data-done": `Answered question ${question.id}.`,
+        "aria-labelledby": title,
+      },
       question.options.length > 0 && options(question, title),
       h(
         "label",
@@ -34,7 +48,12 @@ function row(question) {
         h("span", { class: "label" }, question.options.length > 0 ? "or in your own words" : "your answer"),
         h("textarea", { name: "free", class: "input", rows: "2", maxlength: "4000", "data-submit": "ctrl" }),
       ),
-      h("div", { class: "actions" }, h("button", { class: "button primary", "aria-label": `Answer question ${question.id}` }, leet("▸ 4NSW3R")), question.multi && h("span", { class: "hint" }, "several may be chosen")),
+      h(
+        "div",
+        { class: "actions" },
+        h("button", { class: "button primary", "aria-label": `Answer question ${question.id}` }, leet("▸ 4NSW3R")),
+        question.multi && h("span", { class: "hint" }, "several may be chosen"),
+      ),
       errorPlace(),
     ),
   );
@@ -46,6 +65,13 @@ function options(question, title) {
   return h(
     "div",
     { class: "options", role: question.multi ? "group" : "radiogroup", "aria-labelledby": title },
-    question.options.map((option) => h("label", { class: "option" }, h("input", { type, name: "choice", value: option }), h("span", { class: "words" }, option))),
+    question.options.map((option) =>
+      h(
+        "label",
+        { class: "option" },
+        h("input", { type, name: "choice", value: option }),
+        h("span", { class: "words" }, option),
+      ),
+    ),
   );
 }

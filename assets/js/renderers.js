@@ -49,21 +49,42 @@ function edit(input) {
   const lines = edits.flatMap((each) => diffLines(asText(each?.old_string), asText(each?.new_string)));
   const added = lines.filter((line) => line.mark === "+").length;
   const gone = lines.filter((line) => line.mark === "-").length;
-  const counts = h("span", null, h("span", { class: "plus" }, `+${added}`), " ", h("span", { class: "minus" }, `−${gone}`));
-  const line = [verb("Edit"), " ", path(input.file_path), " ", counts, input.replace_all === true && aside(" (every occurrence)")];
+  const counts = h(
+    "span",
+    null,
+    h("span", { class: "plus" }, `+${added}`),
+    " ",
+    h("span", { class: "minus" }, `−${gone}`),
+  );
+  const line = [
+    verb("Edit"),
+    " ",
+    path(input.file_path),
+    " ",
+    counts,
+    input.replace_all === true && aside(" (every occurrence)"),
+  ];
   return [fold(line, () => diff(lines), lines.length <= DIFF_OPEN_LINES)];
 }
 
 /** @param {import("./diff.js").DiffLine[]} lines */
 function diff(lines) {
   const kind = { "+": "plus", "-": "minus", " ": "same" };
-  return h("div", { class: "diff words" }, lines.map(({ mark, text }) => h("div", { class: kind[mark] }, `${mark} ${text}`)));
+  return h(
+    "div",
+    { class: "diff words" },
+    lines.map(({ mark, text }) => h("div", { class: kind[mark] }, `${mark} ${text}`)),
+  );
 }
 
 /** @type {Renderer} */
 function write(input) {
   const content = asText(input.content);
-  return [fold([verb("Write"), " ", path(input.file_path), aside(`  ${plural(lineCount(content), "line")}`)], () => output(content))];
+  return [
+    fold([verb("Write"), " ", path(input.file_path), aside(`  ${plural(lineCount(content), "line")}`)], () =>
+      output(content),
+    ),
+  ];
 }
 
 /** @type {Renderer} */
@@ -79,7 +100,12 @@ function todo(input) {
   const todos = Array.isArray(input.todos) ? input.todos : [];
   const item = (/** @type {any} */ each) => {
     const status = asText(each?.status);
-    return h("li", { class: `todo todo-${status in TODO_MARKS ? status : "pending"}` }, `${TODO_MARKS[status] ?? "☐"} `, words(asText(each?.content)));
+    return h(
+      "li",
+      { class: `todo todo-${status in TODO_MARKS ? status : "pending"}` },
+      `${TODO_MARKS[status] ?? "☐"} `,
+      words(asText(each?.content)),
+    );
   };
   return [verb("TodoWrite"), h("ul", { class: "todos" }, todos.map(item))];
 }
@@ -87,15 +113,28 @@ function todo(input) {
 /** @type {Renderer} */
 function send(input) {
   const body = asText(input.body);
-  const target = [verb("send"), " → ", input.to === "*" ? h("span", { class: "who who-all" }, "everyone") : whom(input.to)];
+  const target = [
+    verb("send"),
+    " → ",
+    input.to === "*" ? h("span", { class: "who who-all" }, "everyone") : whom(input.to),
+  ];
   if (isShort(body)) return [...target, ": ", quoted(body, 1000)];
-  return [fold([...target, ": ", quoted(headline(body, 100)), aside(`  ${plural(lineCount(body), "line")}`)], () => output(body))];
+  return [
+    fold([...target, ": ", quoted(headline(body, 100)), aside(`  ${plural(lineCount(body), "line")}`)], () =>
+      output(body),
+    ),
+  ];
 }
 
 /** @type {Renderer} */
 function askOperator(input) {
   const options = Array.isArray(input.options) ? input.options.map(asText) : [];
-  return [verb("ask operator"), ": ", quoted(asText(input.question), 600), options.length > 0 && aside(`  [ ${options.join(" | ")} ]`)];
+  return [
+    verb("ask operator"),
+    ": ",
+    quoted(asText(input.question), 600),
+    options.length > 0 && aside(`  [ ${options.join(" | ")} ]`),
+  ];
 }
 
 /** @type {Renderer} */
@@ -113,12 +152,25 @@ function recv(input) {
 
 /** @type {Renderer} */
 function applyCommit(input) {
-  return [verb("request apply commit"), " ", whom(input.agent), " ", h("code", { class: "words" }, shorten(asText(input.commit_ref), 40)), input.note && aside(`  ${asText(input.note)}`)];
+  return [
+    verb("request apply commit"),
+    " ",
+    whom(input.agent),
+    " ",
+    h("code", { class: "words" }, shorten(asText(input.commit_ref), 40)),
+    input.note && aside(`  ${asText(input.note)}`),
+  ];
 }
 
 /** A manager tool whose one argument is an agent's name. @param {string} name @returns {Renderer} */
 function onAgent(name) {
-  return (input) => [verb(name), " ", whom(input.name ?? input.agent), input.lines && aside(`  ${asText(input.lines)} lines`), input.note && aside(`  ${asText(input.note)}`)];
+  return (input) => [
+    verb(name),
+    " ",
+    whom(input.name ?? input.agent),
+    input.lines && aside(`  ${asText(input.lines)} lines`),
+    input.note && aside(`  ${asText(input.note)}`),
+  ];
 }
 
 /** @type {Map<string, Renderer>} */
@@ -147,7 +199,9 @@ const RENDERERS = new Map([
 function anyTool(name, input) {
   const [, server, tool] = /^mcp__(.+?)__(.+)$/.exec(name) ?? [];
   const json = asJson(input);
-  const line = Object.entries(input).map(([key, value]) => `${key}=${typeof value === "string" ? value : JSON.stringify(value)}`).join(" ");
+  const line = Object.entries(input)
+    .map(([key, value]) => `${key}=${typeof value === "string" ? value : JSON.stringify(value)}`)
+    .join(" ");
   const label = verb(server ? `${server} · ${tool}` : name);
   if (isShort(line)) return [label, " ", words(line)];
   return [fold([label, " ", words(shorten(line.replaceAll("\n", " "), 110))], () => output(json))];

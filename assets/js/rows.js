@@ -63,7 +63,10 @@ export function foldable(text, failed = false) {
   if (isShort(plain)) return output(text.trimEnd());
   const lines = lineCount(plain);
   const amount = lines > 1 ? `${lines} lines` : `${plain.length} characters`;
-  return fold([h("span", { class: "hint" }, `${amount} · `), words(failed ? lastLine(plain, 110) : headline(plain, 110))], () => output(text));
+  return fold(
+    [h("span", { class: "hint" }, `${amount} · `), words(failed ? lastLine(plain, 110) : headline(plain, 110))],
+    () => output(text),
+  );
 }
 
 /** @param {unknown} value */

@@ -81,7 +81,13 @@ export class EventParser {
  */
 async function readOnce(url, lastId, { signal, onOpen, onBytes, onEvent }) {
   const wanted = headers({ Accept: "text/event-stream", "Last-Event-ID": lastId });
-  const response = await fetch(url, { headers: wanted, credentials: "same-origin", cache: "no-store", redirect: "error", signal });
+  const response = await fetch(url, {
+    headers: wanted,
+    credentials: "same-origin",
+    cache: "no-store",
+    redirect: "error",
+    signal,
+  });
   if (!response.ok) throw await errorOf(response);
   if (!response.body) throw new Error("the browser gives no stream");
   onOpen();

@@ -1,10 +1,15 @@
 /** Words and figures for people. `neutralise` is the one place where hostile characters are made visible. */
 
-// C0 (but tab and newline), DEL, C1, soft hyphen, bidi controls and marks, invisible separators and
-// operators, byte order mark, interlinear marks, tag characters. The joiners U+200C/D stay: scripts and
-// emoji need them. Lone surrogates are the last class.
-const HIDDEN =
-  /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\u{e0000}-\u{e007f}]|[\ud800-\udfff]/gu;
+const HIDDEN = new RegExp(
+  `[${[
+    "\\u0000-\\u0008\\u000b-\\u001f\\u007f-\\u009f", // C0 (but tab and newline), DEL, C1
+    "\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069", // line separators, bidi marks and controls
+    "\\u00ad\\u180e\\u200b\\u2060-\\u2065\\u206a-\\u206f\\ufeff\\ufff9-\\ufffb", // invisible; joiners stay: emoji need them
+    "\\u{e0000}-\\u{e007f}", // tags: invisible text
+    "\\ud800-\\udfff", // lone surrogates
+  ].join("")}]`,
+  "gu",
+);
 
 /** @param {string} character */
 function placeholder(character) {
@@ -21,7 +26,9 @@ function placeholder(character) {
  * @param {unknown} value
  */
 export function neutralise(value) {
-  return String(value ?? "").replaceAll("\r\n", "\n").replace(HIDDEN, placeholder);
+  return String(value ?? "")
+    .replaceAll("\r\n", "\n")
+    .replace(HIDDEN, placeholder);
 }
 
 /** `value` if it is a string or number, else empty: agents send anything. @param {unknown} value */

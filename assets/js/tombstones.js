@@ -45,7 +45,11 @@ function row({ agent, waits }) {
       h("span", { class: "agent-name gone" }, h("span", { "aria-hidden": "true" }, "† "), agent.name),
       h("span", { class: "chip" }, size(agent.state_bytes)),
       h("span", { class: "chip" }, "destroyed ", ageOf(agent.since_ms, " ago")),
-      h("span", { class: agent.has_credentials ? "chip ok" : "chip" }, agent.has_credentials ? "credentials kept" : "no credentials"),
+      h(
+        "span",
+        { class: agent.has_credentials ? "chip ok" : "chip" },
+        agent.has_credentials ? "credentials kept" : "no credentials",
+      ),
     ),
     h(
       "form",
@@ -54,7 +58,15 @@ function row({ agent, waits }) {
       h("input", { type: "hidden", name: "note", value: `revive ${agent.name} with its kept state` }),
       waits
         ? h("a", { class: "chip info", href: "#approvals", "data-key": "waits" }, "revival waits for your approval ↓")
-        : h("button", { class: "button go", "aria-label": `Revive ${agent.name}`, "data-done": `Revival of ${agent.name} waits under Pending approvals.` }, leet("⊕ R3V1V3")),
+        : h(
+            "button",
+            {
+              class: "button go",
+              "aria-label": `Revive ${agent.name}`,
+              "data-done": `Revival of ${agent.name} waits under Pending approvals.`,
+            },
+            leet("⊕ R3V1V3"),
+          ),
       h("span", { class: "spacer" }),
       h(
         "button",

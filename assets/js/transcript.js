@@ -8,7 +8,14 @@ import { asText, clock, count, duration, money } from "./text.js";
 
 /** @typedef {import("./types.js").LiveEvent} LiveEvent */
 
-const NOISE = new Set(["result", "rate_limit_event", "stream_event", "control_response", "control_request", "keep_alive"]);
+const NOISE = new Set([
+  "result",
+  "rate_limit_event",
+  "stream_event",
+  "control_response",
+  "control_request",
+  "keep_alive",
+]);
 const TOOLS_REMEMBERED = 2000;
 
 export class Transcript {
@@ -39,7 +46,13 @@ export class Transcript {
     if (line.type === "assistant" || line.type === "user") return this.contents(line);
     if (line.type === "system") return system(line);
     if (NOISE.has(line.type)) return [];
-    return [row("note", "·", fold([words(asText(line.type) || "unknown event")], () => output(asJson(line))))];
+    return [
+      row(
+        "note",
+        "·",
+        fold([words(asText(line.type) || "unknown event")], () => output(asJson(line))),
+      ),
+    ];
   }
 
   /** @param {Record<string, any>} line */
@@ -65,7 +78,13 @@ export class Transcript {
       case "tool_result":
         return this.result(block);
       default:
-        return [row("note", "·", fold([words(asText(block.type) || "content")], () => output(asJson(block))))];
+        return [
+          row(
+            "note",
+            "·",
+            fold([words(asText(block.type) || "content")], () => output(asJson(block))),
+          ),
+        ];
     }
   }
 
@@ -81,7 +100,14 @@ export class Transcript {
     const said = resultText(block.content);
     const failed = block.is_error === true;
     if (!failed && tool === "TodoWrite") return []; // the list itself was shown
-    if (said.trim() === "") return [row(failed ? "fail" : "result", failed ? "✗" : "←", h("span", { class: "hint" }, failed ? "failed without a word" : "done, no output"))];
+    if (said.trim() === "")
+      return [
+        row(
+          failed ? "fail" : "result",
+          failed ? "✗" : "←",
+          h("span", { class: "hint" }, failed ? "failed without a word" : "done, no output"),
+        ),
+      ];
     return [row(failed ? "fail" : "result", failed ? "✗" : "←", foldable(said, failed))];
   }
 }
@@ -106,14 +132,18 @@ function thinking(thought) {
 function resultText(content) {
   if (typeof content === "string") return content;
   if (!Array.isArray(content)) return content === undefined || content === null ? "" : asJson(content);
-  return content.map((block) => (typeof block?.text === "string" ? block.text : `[${asText(block?.type) || "content"}]`)).join("\n");
+  return content
+    .map((block) => (typeof block?.text === "string" ? block.text : `[${asText(block?.type) || "content"}]`))
+    .join("\n");
 }
 
 /** @param {Record<string, any>} line */
 function system(line) {
-  if (line.subtype === "compact_boundary") return [row("note", "⎯", "context compacted; the conversation goes on from a summary")];
+  if (line.subtype === "compact_boundary")
+    return [row("note", "⎯", "context compacted; the conversation goes on from a summary")];
   if (line.subtype === "status" && line.status === "compacting") return [row("note", "·", "compacting the context …")];
-  if (line.subtype === "api_retry") return [row("note", "·", words(`the API asks to wait; attempt ${asText(line.attempt) || "?"}`))];
+  if (line.subtype === "api_retry")
+    return [row("note", "·", words(`the API asks to wait; attempt ${asText(line.attempt) || "?"}`))];
   return [];
 }
 
@@ -143,7 +173,13 @@ function turnEnd(data) {
   const said = ok ? "turn ok" : cancelled ? "turn cancelled" : "turn failed";
   const note = asText(data.note);
   const kind = ok ? "ok" : cancelled ? "note" : "fail";
-  return row(kind, ok ? "✓" : cancelled ? "■" : "✗", h("strong", null, said), note && h("span", { class: "words" }, ` — ${note}`), h("span", { class: "hint" }, figures(data.stats)));
+  return row(
+    kind,
+    ok ? "✓" : cancelled ? "■" : "✗",
+    h("strong", null, said),
+    note && h("span", { class: "words" }, ` — ${note}`),
+    h("span", { class: "hint" }, figures(data.stats)),
+  );
 }
 
 /** @param {any} stats */
@@ -155,7 +191,10 @@ function figures(stats) {
     tokens > 0 && `${count(tokens)} tokens`,
     stats.cost_usd > 0 && money(stats.cost_usd),
   ];
-  return parts.filter(Boolean).map((part) => ` · ${part}`).join("");
+  return parts
+    .filter(Boolean)
+    .map((part) => ` · ${part}`)
+    .join("");
 }
 
 /** All tokens of a turn, summed over its inferences: what is billed, not what is in context.

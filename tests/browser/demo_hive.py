@@ -107,11 +107,11 @@ def assistant(*blocks: dict[str, Any]) -> dict[str, Any]:
     return {"type": "assistant", "message": {"role": "assistant", "content": list(blocks)}}
 
 
-def tool(id: str, name: str, **fields: Any) -> dict[str, Any]:
+def tool(id: str, name: str, /, **fields: Any) -> dict[str, Any]:
     return assistant({"type": "tool_use", "id": id, "name": name, "input": fields})
 
 
-def result(id: str, content: Any, **more: Any) -> dict[str, Any]:
+def result(id: str, content: Any, /, **more: Any) -> dict[str, Any]:
     block = {"type": "tool_result", "tool_use_id": id, "content": content} | more
     return {"type": "user", "message": {"role": "user", "content": [block]}}
 
