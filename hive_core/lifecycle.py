@@ -342,7 +342,9 @@ class Lifecycle:
             note = error.message if isinstance(error, HiveError) else str(error)
             self._roster.set_state(name, AgentState.CRASHED, note=note)
             raise
-        self._roster.set_state(name, AgentState.RUNNING, pid=self.runtime.status(name).pid)
+        status = self.runtime.status(name)
+        if status.condition is Condition.UP:  # else it crashed already, and the watch has told so
+            self._roster.set_state(name, AgentState.RUNNING, pid=status.pid)
 
     async def _stop(self, name: str) -> None:
         if self.runtime.status(name).condition is Condition.UP:

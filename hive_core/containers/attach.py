@@ -1,7 +1,7 @@
 """Show more directories to a container that already runs: the manager works on agents that came after it.
 
 Possible where core is root: it clones the mount on the host, enters the container's mount namespace and
-puts it there, with the system calls that `mount --bind` uses (Linux 5.2). Done by a child process, since
+puts it there, with the system calls that `mount --bind` uses (Linux 5.12). Done by a child process, since
 entering a namespace cannot be taken back: `python -I -S attach.py FD`, with the standard library only. FD
 holds, as JSON, the `pid` of a process in the container, its `user` on the host, and `binds`: pairs of
 source and target.
@@ -12,9 +12,14 @@ import json
 import os
 import sys
 
-OPEN_TREE, MOVE_MOUNT = 428, 429  # the same number on every architecture that Python runs on here
+OPEN_TREE, MOVE_MOUNT, MOUNT_SETATTR = (
+    428,
+    429,
+    442,
+)  # the same number on every architecture that Python runs on here
 OPEN_TREE_CLONE, OPEN_TREE_CLOEXEC = 1, os.O_CLOEXEC
-AT_FDCWD, AT_RECURSIVE = -100, 0x8000
+AT_FDCWD, AT_RECURSIVE, AT_EMPTY_PATH = -100, 0x8000, 0x1000
+MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV = 2, 4
 MOVE_MOUNT_F_EMPTY_PATH = 4
 CLONE_NEWNS = 0x00020000
 
@@ -35,10 +40,14 @@ def main() -> None:
 
 
 def _clone(source: str) -> int:
-    flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE
-    return _checked(
-        _libc.syscall(OPEN_TREE, AT_FDCWD, os.fsencode(source), ctypes.c_uint(flags)), f"open_tree {source}"
-    )
+    flags = ctypes.c_uint(OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE)
+    tree = _checked(_libc.syscall(OPEN_TREE, AT_FDCWD, os.fsencode(source), flags), f"open_tree {source}")
+    # struct mount_attr: set, clear, propagation, user namespace
+    attributes = (ctypes.c_uint64 * 4)(MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, 0, 0, 0)
+    flags = ctypes.c_uint(AT_EMPTY_PATH | AT_RECURSIVE)
+    size = ctypes.c_size_t(ctypes.sizeof(attributes))
+    _checked(_libc.syscall(MOUNT_SETATTR, tree, b"", flags, ctypes.byref(attributes), size), "mount_setattr")
+    return tree
 
 
 def _put(tree: int, target: str, user: int) -> None:

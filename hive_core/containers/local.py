@@ -32,7 +32,8 @@ from hive_core.containers.bubblewrap import (
     memory_file,
 )
 from hive_core.containers.cgroups import Limiter, find_limiter
-from hive_core.containers.command import attempt
+from hive_core.containers.command import CommandFailed
+from hive_core.containers.command import run as run_program
 from hive_core.containers.console import Console
 from hive_shared.errors import HiveError, NotFound
 from hive_shared.paths import HostPaths
@@ -70,7 +71,6 @@ class _Run:
 @dataclass(eq=False)
 class _Box:
     spec: ContainerSpec
-    console: Console
     run: _Run | None = None
 
 
@@ -94,6 +94,7 @@ class LocalRuntime:
         self._grace_seconds = stop_grace_seconds
         self._log_max_bytes = log_max_bytes
         self._boxes: dict[str, _Box] = {}
+        self._consoles: dict[str, Console] = {}
         self._subscribers: list[Callable[[StatusChange], None]] = []
 
     @classmethod
@@ -129,8 +130,7 @@ class LocalRuntime:
     async def create(self, spec: ContainerSpec) -> None:
         box = self._boxes.get(spec.agent)
         if box is None:
-            console = Console(self._paths.log_file(spec.agent), self._log_max_bytes)
-            self._boxes[spec.agent] = _Box(spec, console)
+            self._boxes[spec.agent] = _Box(spec)
         else:
             box.spec = spec
 
@@ -138,7 +138,7 @@ class LocalRuntime:
         box = self._box(agent)
         if box.run is not None:
             return
-        box.console.note(f"{box.spec.container} starts, {self.isolation}")
+        self._console(agent).note(f"{box.spec.container} starts, {self.isolation}")
         run = await self._launch(box)
         box.run = run
         run.task = asyncio.create_task(self._supervise(box, run), name=f"container-{agent}")
@@ -164,10 +164,10 @@ class LocalRuntime:
 
     async def destroy(self, agent: str) -> None:
         await self.stop(agent)
-        box = self._boxes.pop(agent, None)
-        if box is not None:
-            box.console.note(f"{box.spec.container} is destroyed")
-            box.console.close()
+        if self._boxes.pop(agent, None) is not None:
+            console = self._consoles.pop(agent)
+            console.note("the container is destroyed")
+            console.close()
 
     def list(self) -> Sequence[str]:
         return sorted(self._boxes)
@@ -181,10 +181,10 @@ class LocalRuntime:
         return ContainerStatus(agent, Condition.UP, _harness_pid(box.run) or box.run.process.pid)
 
     async def logs(self, agent: str, lines: int) -> Sequence[str]:
-        return self._box(agent).console.tail(lines)
+        return self._console(agent).tail(lines)
 
     def follow(self, agent: str, lines: int) -> AsyncIterator[str]:
-        return self._box(agent).console.follow(lines)
+        return self._console(agent).follow(lines)
 
     def subscribe(self, callback: Callable[[StatusChange], None]) -> Callable[[], None]:
         self._subscribers.append(callback)
@@ -201,8 +201,8 @@ class LocalRuntime:
 
     async def close(self) -> None:
         await asyncio.gather(*(self.stop(agent) for agent in self._boxes))
-        for box in self._boxes.values():
-            box.console.close()
+        for console in self._consoles.values():
+            console.close()
         await asyncio.to_thread(self._limiter.close)
 
     def kill_all(self) -> None:
@@ -253,7 +253,7 @@ class LocalRuntime:
             run.first_pid = await self._first_pid(run)
         if run.first_pid is None:
             await self._kill(run)
-            last = " | ".join(box.console.tail(3))
+            last = " | ".join(self._console(box.spec.agent).tail(3))
             raise StartFailed(f"container {box.spec.container} did not start: {last}")
         run.up = True
 
@@ -285,7 +285,8 @@ class LocalRuntime:
 
     async def _supervise(self, box: _Box, run: _Run) -> None:
         """One life, to its end: then nothing of it is left, and everyone is told."""
-        pump = asyncio.create_task(_pump(box.console, run.process), name=f"console-{box.spec.agent}")
+        console = self._console(box.spec.agent)
+        pump = asyncio.create_task(_pump(console, run.process), name=f"console-{box.spec.agent}")
         try:
             code = await run.process.wait()
         finally:
@@ -298,7 +299,7 @@ class LocalRuntime:
         if await asyncio.to_thread(self._limiter.out_of_memory, box.spec.container):
             note += f"; out of memory (limit {box.spec.limits.memory_max_bytes / 2**30:g} GiB)"
         await asyncio.to_thread(self._limiter.remove, box.spec.container)
-        box.console.note(f"{box.spec.container} ended: {note}")
+        console.note(f"{box.spec.container} ended: {note}")
         box.run = None
         run.ended.set()
         if run.up:
@@ -324,6 +325,13 @@ class LocalRuntime:
             raise HiveError(
                 f"process {run.process.pid} does not end although it was killed; the kernel holds it"
             ) from None
+
+    def _console(self, agent: str) -> Console:
+        """The console of an agent, also of one that has no container just now."""
+        console = self._consoles.get(agent)
+        if console is None:
+            console = self._consoles[agent] = Console(self._paths.log_file(agent), self._log_max_bytes)
+        return console
 
     def _box(self, agent: str) -> _Box:
         box = self._boxes.get(agent)
@@ -358,7 +366,12 @@ def _plain_order(spec: ContainerSpec, around: Surroundings, lifeline: int) -> Or
         "parent": os.getpid(),
         "lifeline": lifeline,
         "command": list(spec.command),
-        "environment": {"PATH": PATH_INSIDE, "LANG": "C.UTF-8", "TERM": "dumb", **spec.environment},
+        "environment": {
+            "PATH": os.environ.get("PATH", PATH_INSIDE),
+            "LANG": "C.UTF-8",
+            "TERM": "dumb",
+            **spec.environment,
+        },
         "directory": str(spec.workdir),
     }
     return Order((memory_file("order", json.dumps(order).encode()),))
@@ -370,12 +383,13 @@ async def _attach(user: int, pid: int, binds: Sequence[Bind]) -> bool:
     descriptor = memory_file("attach", order)
     try:
         command = [sys.executable, "-I", "-S", str(ATTACH), str(descriptor)]
-        done = await attempt(command, timeout_seconds=ATTACH_SECONDS, pass_fds=[descriptor])
+        await run_program(command, timeout_seconds=ATTACH_SECONDS, pass_fds=[descriptor])
+    except CommandFailed as error:
+        log.debug("attaching to process %d: %s", pid, error.message)
+        return False
     finally:
         os.close(descriptor)
-    if done.exit_code != 0:
-        log.debug("attaching to process %d: %s", pid, done.output)
-    return done.exit_code == 0
+    return True
 
 
 async def _pump(console: Console, process: asyncio.subprocess.Process) -> None:
