@@ -23,6 +23,7 @@ from hive_core.background import TaskSet
 from hive_core.broker import Broker, BrokerLimits
 from hive_core.clock import time_ms
 from hive_core.config import Settings
+from hive_core.containers.base import ContainerRuntime
 from hive_core.containers.local import LocalRuntime
 from hive_core.feed import Feed
 from hive_core.lifecycle import Lifecycle, read_api_key
@@ -68,10 +69,17 @@ class Dashboard(LoginDesk, Protocol):
 WebOf = Callable[[Actions, Settings, Store], Dashboard]
 
 
-async def run(settings: Settings, ready: Ready | None = None, web_of: WebOf = Web) -> None:
+async def run(
+    settings: Settings,
+    ready: Ready | None = None,
+    *,
+    runtime: ContainerRuntime | None = None,
+    web_of: WebOf = Web,
+) -> None:
     """Run the hive until SIGINT or SIGTERM; a second one ends it at once, with exit code 130.
 
-    `ready` is called once everything answers, with a one-time login. Raises `HiveError` when
+    `ready` is called once everything answers, with a one-time login. Without a `runtime`, it is the one
+    that the settings name. Raises `HiveError` when
     it cannot start: another daemon runs here, the dashboard's port is taken, the store is damaged, …
     """
     logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -80,7 +88,8 @@ async def run(settings: Settings, ready: Ready | None = None, web_of: WebOf = We
         if settings.api_key_file is not None:
             read_api_key(settings.api_key_file)  # told now rather than at each agent
         async with contextlib.AsyncExitStack() as stack:
-            hive = await _Hive.assemble(settings, stack, web_of, stop)
+            hive = await _Hive.assemble(settings, stack, runtime, web_of)
+            stop.on_force.append(hive.runtime.kill_all)
             await hive.start()
             if ready is not None:
                 ready(hive.status(), await hive.web.login_url())
@@ -127,7 +136,7 @@ class _Hive:
     registry: Registry
     broker: Broker
     reminders: Reminders
-    runtime: LocalRuntime
+    runtime: ContainerRuntime
     lifecycle: Lifecycle
     roster: Roster
     watch: Watch
@@ -138,7 +147,11 @@ class _Hive:
 
     @classmethod
     async def assemble(
-        cls, settings: Settings, stack: contextlib.AsyncExitStack, web_of: WebOf, stop: _StopSignals
+        cls,
+        settings: Settings,
+        stack: contextlib.AsyncExitStack,
+        runtime: ContainerRuntime | None,
+        web_of: WebOf,
     ) -> "_Hive":
         """Build every part; what has to be closed goes on `stack`, which closes in reverse order."""
         started_at_ms = time_ms()
@@ -155,8 +168,7 @@ class _Hive:
         reminders = Reminders(store, audit, host)
         feed = Feed()
 
-        runtime = await LocalRuntime.open(settings)
-        stop.on_force.append(runtime.kill_all)
+        runtime = runtime or await LocalRuntime.open(settings)
         roster = Roster(registry, feed, settings.paths, unread=broker.unread, isolation=runtime.isolation)
         plan = Planner(settings, registry, runtime)
         # Sockets answer through actions, and actions open sockets: the handler is looked up when needed.
