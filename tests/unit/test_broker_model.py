@@ -64,15 +64,12 @@ class Model:
 class BrokerMachine(RuleBasedStateMachine):
     """Does everything twice, to the broker and to the model, and compares."""
 
-    template: Path
-
     @initialize()
     def begin(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.directory = Path(tempfile.mkdtemp(prefix="broker-model-"))
         self.generation = 0
         self.model = Model()
-        shutil.copytree(self.template, self.directory / "0")
         self.parts = self.open()
 
     def teardown(self) -> None:
@@ -224,13 +221,7 @@ class BrokerMachine(RuleBasedStateMachine):
             ]
 
 
-def test_the_broker_does_what_the_model_does(tmp_path: Path) -> None:
-    async def make_template() -> None:
-        await (await build(tmp_path / "template" / "b.sqlite", agents=AGENTS)).store.close()
-
-    asyncio.run(make_template())
-    BrokerMachine.template = tmp_path / "template"
-
+def test_the_broker_does_what_the_model_does() -> None:
     run_state_machine_as_test(
         BrokerMachine,
         settings=settings(

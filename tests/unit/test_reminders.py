@@ -1,0 +1,136 @@
+"""Reminders to oneself: exactly once, whatever happens in between."""
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from hive_core.reminders import BODY_PREFIX, PENDING_MAX
+from hive_shared.errors import TooMany
+from hive_shared.wire import BODY_MAX_BYTES, Message, Recv, Remind
+from tests.support.core_parts import ALICE, BOB, FakeClock, Parts, running
+
+GUARD_SECONDS = 30.0
+
+
+@contextlib.asynccontextmanager
+async def delivering(parts: Parts) -> AsyncIterator[None]:
+    task = asyncio.create_task(parts.reminders.run(parts.broker))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def next_message(parts: Parts, who: str = "alice") -> Message:
+    async with asyncio.timeout(GUARD_SECONDS):
+        (message,) = (await parts.broker.recv(who, Recv(wait_seconds=GUARD_SECONDS), "c1")).messages
+    return message
+
+
+async def test_a_reminder_comes_to_ones_own_inbox(tmp_path: Path) -> None:
+    async with running(tmp_path / "b.sqlite") as parts, delivering(parts):
+        reminder = await parts.reminders.set(ALICE, Remind(body="stretch", after_seconds=0))
+        assert reminder.due_at_ms == parts.clock.now_ms
+        message = await next_message(parts)
+        assert (message.sender, message.to, message.body) == ("alice", "alice", BODY_PREFIX + "stretch")
+
+
+async def test_a_reminder_does_not_come_before_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hive_core.reminders.LOOK_AT_CLOCK_SECONDS", 0.01)
+    async with running(tmp_path / "b.sqlite") as parts, delivering(parts):
+        await parts.reminders.set(ALICE, Remind(body="late", after_seconds=60))
+        await parts.reminders.set(ALICE, Remind(body="early", at=parts.clock.now_ms / 1000 + 30))
+        await asyncio.sleep(0.05)
+        assert parts.told == []
+        parts.clock.pass_seconds(30)
+        assert (await next_message(parts)).body == BODY_PREFIX + "early"
+        assert len(parts.told) == 1
+        parts.clock.pass_seconds(30)
+        assert (await next_message(parts)).body == BODY_PREFIX + "late"
+
+
+async def test_an_earlier_reminder_is_not_held_up_by_a_later_one(tmp_path: Path) -> None:
+    async with running(tmp_path / "b.sqlite") as parts, delivering(parts):
+        await parts.reminders.set(ALICE, Remind(body="in a year", after_seconds=365 * 86_400))
+        await asyncio.sleep(0.02)  # it sleeps until then
+        await parts.reminders.set(ALICE, Remind(body="now", after_seconds=0))
+        assert (await next_message(parts)).body == BODY_PREFIX + "now"
+
+
+async def test_reminders_survive_a_restart_and_come_exactly_once(tmp_path: Path) -> None:
+    path, clock = tmp_path / "b.sqlite", FakeClock()
+    async with running(path, clock=clock) as parts:
+        for number in range(5):
+            await parts.reminders.set(ALICE, Remind(body=f"r{number}", after_seconds=10 + number))
+    clock.pass_seconds(20)  # while the daemon was down
+    for _ in range(2):
+        async with running(path, clock=clock) as parts, delivering(parts):
+            await parts.reminders.set(BOB, Remind(body="the last one due", after_seconds=0))
+            await next_message(parts, "bob")
+            everything = await parts.broker.recent(100)
+    mine = [message.body for message in everything if message.to == "alice"]
+    assert mine == [f"{BODY_PREFIX}r{number}" for number in range(5)]
+
+
+async def test_a_reminder_that_cannot_be_stored_as_a_message_stays_pending(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hive_core.reminders.RETRY_SECONDS", 0.01)
+    async with running(tmp_path / "b.sqlite") as parts:
+        await parts.reminders.set(ALICE, Remind(body="persistent", after_seconds=0))
+        dialect = parts.store._writing.dialect
+        real, failures = dialect.do_commit, [1, 1, 1]
+
+        def fail_thrice(connection: object) -> None:
+            if failures:
+                failures.pop()
+                raise sqlite3.OperationalError("disk I/O error")
+            real(connection)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(dialect, "do_commit", fail_thrice)
+        async with delivering(parts):
+            assert (await next_message(parts)).body == BODY_PREFIX + "persistent"
+        assert len(await parts.broker.recent(10)) == 1
+
+
+async def test_a_long_body_is_delivered_whole(tmp_path: Path) -> None:
+    async with running(tmp_path / "b.sqlite") as parts, delivering(parts):
+        await parts.reminders.set(ALICE, Remind(body="x" * BODY_MAX_BYTES, after_seconds=0))
+        assert len((await next_message(parts)).body) == BODY_MAX_BYTES + len(BODY_PREFIX)
+
+
+async def test_many_due_at_once_all_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hive_core.reminders.DELIVER_MAX", 3)
+    async with running(tmp_path / "b.sqlite") as parts:
+        for number in range(10):
+            await parts.reminders.set(ALICE, Remind(body=f"r{number}", after_seconds=0))
+        async with delivering(parts):
+            assert [(await next_message(parts)).body for _ in range(10)] == [
+                f"{BODY_PREFIX}r{number}" for number in range(10)
+            ]
+
+
+async def test_a_purged_agents_reminders_are_dropped(tmp_path: Path) -> None:
+    async with running(tmp_path / "b.sqlite") as parts:
+        await parts.reminders.set(ALICE, Remind(body="nobody is left", after_seconds=0))
+        await parts.registry.forget("alice")
+        await parts.reminders.set(BOB, Remind(body="still here", after_seconds=0))
+        async with delivering(parts):
+            await next_message(parts, "bob")
+        assert [message.to for message in parts.told] == ["bob"]
+
+
+async def test_one_agent_can_have_only_so_many_pending(tmp_path: Path) -> None:
+    async with running(tmp_path / "b.sqlite") as parts:
+        for _ in range(PENDING_MAX):
+            await parts.reminders.set(ALICE, Remind(body="x", after_seconds=3600))
+        with pytest.raises(TooMany, match="alice has 50"):
+            await parts.reminders.set(ALICE, Remind(body="x", after_seconds=3600))
+        await parts.reminders.set(BOB, Remind(body="x", after_seconds=3600))
