@@ -11,7 +11,7 @@ import random
 from collections.abc import Coroutine
 from typing import Any
 
-from hive_agent.backends.base import Backend, BackendConfig, Outcome, TurnResult
+from hive_agent.backends.base import Backend, BackendConfig, LoginStage, Outcome, TurnResult
 from hive_agent.boot import write_boot_files
 from hive_agent.config import HarnessConfig
 from hive_agent.database import Database
@@ -35,8 +35,12 @@ log = logging.getLogger(__name__)
 CORE_RETRY_SECONDS = 2.0  # when core refuses or cannot answer
 LAST_ACK_SECONDS = 2.0  # a turn that has ended is acked even while shutting down
 STOP_SECONDS = 5.0  # for the backend to let go of a turn
+LOGIN_ANSWER_SECONDS = 5.0  # of the page's patience; a step may take longer
+LOGIN_LOOK_SECONDS = 0.5
 TRIM_SECONDS = 3600.0
 TRIM_SPREAD_SECONDS = 300.0  # not all agents of a host at the same moment
+
+_LOGIN_UNDER_WAY = frozenset({LoginStage.STARTING, LoginStage.AWAITING_CODE, LoginStage.VERIFYING})
 
 
 class Harness:
@@ -58,6 +62,8 @@ class Harness:
         self._runner = TurnRunner(self.backend, self.history, self.status)
         self._backend_free = asyncio.Lock()
         self._compacting: asyncio.Task[None] | None = None
+        self._login_step: asyncio.Task[None] | None = None
+        self._login_moves = asyncio.Event()
         self.status.on_change.append(lambda: self.history.announce(self.state()))
 
     @property
@@ -82,9 +88,9 @@ class Harness:
 
     async def close(self) -> None:
         """Let go of everything, in order; messages in hand stay unacked and come again."""
-        if self._compacting is not None:
-            self._compacting.cancel()
-            await asyncio.gather(self._compacting, return_exceptions=True)
+        for task in filter(None, (self._compacting, self._login_step)):
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
         try:
             async with asyncio.timeout(STOP_SECONDS):
                 await self.backend.close()
@@ -154,23 +160,40 @@ class Harness:
         self.status.changed()
         return note
 
-    def login_changed(self) -> None:
-        """The login conversation moved on: whoever waits for it looks now."""
-        self._runner.nudge()
-        self.status.changed()
+    async def login(self, step: Coroutine[Any, Any, None]) -> None:
+        """Take a step of the login conversation; raises what it refuses at once.
+
+        A step that takes long (a login service that does not answer) goes on by itself, and the page is told.
+        """
+        if self._login_step is not None:
+            self._login_step.cancel()
+        self._login_step = taken = asyncio.create_task(step, name="login-step")
+        taken.add_done_callback(self._login_stepped)
+        self._login_moves.set()
+        await asyncio.wait({taken}, timeout=LOGIN_ANSWER_SECONDS)
+        if taken.cancelled():
+            raise Conflict("another step of the login has begun meanwhile")
+        if taken.done():
+            taken.result()
+
+    def _login_stepped(self, step: asyncio.Task[None]) -> None:
+        if not step.cancelled() and (error := step.exception()) is not None:
+            log.warning("login: %s", error)
+        self._login_moves.set()
 
     def _background(self) -> list[tuple[str, Coroutine[Any, Any, None]]]:
         return [
             ("link", self._link.run()),
             ("reporter", self._reporter.run()),
             ("page", self._page.run()),
+            ("login", self._watch_login()),
             ("trim", self._trim_hourly()),
         ]
 
     async def _loop(self) -> None:
         while True:
             await self._runner.wait_for_login()
-            self.status.show(Badge.IDLE)
+            self._show_idle()
             message = await self._next_message()
             if message is not None:
                 await self._work_on(message)
@@ -180,7 +203,7 @@ class Harness:
             batch = await self._inbox.take(wait_seconds=RECV_WAIT_DEFAULT_SECONDS)
         except HiveError as error:
             log.warning("recv: %s", error.message)
-            self.status.show(Badge.IDLE, error.message)
+            self._show_idle(error.message)
             await asyncio.sleep(CORE_RETRY_SECONDS)
             return None
         self.status.unread = batch.unread
@@ -246,7 +269,26 @@ class Harness:
                 await self._runner.compact()
         finally:
             self._compacting = None
-            self.status.show(Badge.IDLE)
+            self._show_idle()
+
+    def _show_idle(self, note: str = "") -> None:
+        if self._compacting is None:
+            self.status.show(Badge.IDLE, note)
+
+    async def _watch_login(self) -> None:
+        """While somebody logs in: tell the page of every step, also of those that come by themselves."""
+        told: dict[str, Any] | None = None
+        while True:
+            await self._login_moves.wait()
+            state = self.backend.login.state()
+            if state != told:
+                told = state
+                self._runner.nudge()
+                self.status.changed()
+            if state.get("stage") not in _LOGIN_UNDER_WAY:
+                self._login_moves.clear()
+            else:
+                await asyncio.sleep(LOGIN_LOOK_SECONDS)
 
     async def _trim_hourly(self) -> None:
         while True:

@@ -143,25 +143,18 @@ async def _model(harness: "Harness", form: Form) -> str:
 
 
 async def _login_start(harness: "Harness", _: Form) -> str:
-    await _login_step(harness, harness.backend.login.start())
+    await harness.login(harness.backend.login.start())
     return "open the link, log in, and paste the code here"
 
 
 async def _login_code(harness: "Harness", form: Form) -> str:
-    await _login_step(harness, harness.backend.login.code(_field(form, "code")))
+    await harness.login(harness.backend.login.code(_field(form, "code")))
     return "the code was handed in"
 
 
 async def _login_cancel(harness: "Harness", _: Form) -> str:
-    await _login_step(harness, harness.backend.login.cancel())
+    await harness.login(harness.backend.login.cancel())
     return "the login was cancelled"
-
-
-async def _login_step(harness: "Harness", step: Awaitable[None]) -> None:
-    try:
-        await step
-    finally:
-        harness.login_changed()
 
 
 def _history(history: History, request: Request) -> Response:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hive_agent import turn as turn_module
-from hive_agent.backends.base import Outcome
+from hive_agent.backends.base import LoginStage, Outcome
 from hive_agent.harness import Harness
 from hive_agent.session import SESSION_FILE
 from hive_shared.errors import Conflict, Unavailable
@@ -147,6 +147,17 @@ async def test_a_core_that_restarts_during_a_turn_gets_its_ack_and_report_afterw
         await core.until(lambda: core.reports and core.reports[-1].badge is Badge.IDLE)
 
 
+async def test_a_core_that_has_restarted_is_told_what_the_harness_is_doing(
+    core: FakeCore, tmp_path: Path
+) -> None:
+    async with running(harness_config(tmp_path), ScriptedBackend()):
+        await core.until(lambda: core.reports)
+        await core.stop()
+        core.reports.clear()
+        await core.start()
+        await core.until(lambda: core.reports and core.reports[-1].badge is Badge.IDLE)
+
+
 async def test_a_harness_that_starts_before_core_waits_for_it(tmp_path: Path) -> None:
     core = FakeCore(container_paths(tmp_path).socket)
     async with running(harness_config(tmp_path), ScriptedBackend()):
@@ -278,6 +289,31 @@ async def test_without_credentials_no_message_is_taken_until_somebody_logs_in(
         await core.until(lambda: core.acked == [1])
 
 
+async def test_a_login_step_that_takes_long_goes_on_by_itself_and_the_page_is_told(
+    core: FakeCore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hive_agent.harness.LOGIN_ANSWER_SECONDS", 0.1)
+    backend = ScriptedBackend()
+    login = backend.login = ScriptedLogin()
+    proceed = asyncio.Event()
+
+    async def slowly(text: str) -> None:
+        login.stage = LoginStage.VERIFYING
+        await proceed.wait()
+        login.stage, login.is_needed = LoginStage.DONE, False
+
+    login.code = slowly  # type: ignore[method-assign]
+    async with running(harness_config(tmp_path), backend) as harness, page(harness) as client:
+        told: list[str] = []
+        harness.status.on_change.append(lambda: told.append(login.state()["stage"]))
+        assert (await client.post("/login/code", data={"code": "abc"})).status_code == 200
+        await core.until(lambda: "verifying" in told)
+        proceed.set()
+        await core.until(lambda: told[-1] == "done")
+        await core.put("job")
+        await core.until(lambda: core.acked == [1])
+
+
 async def test_refused_credentials_are_tried_once_more_then_wait_for_a_login_with_the_message_leased(
     core: FakeCore, tmp_path: Path
 ) -> None:
@@ -290,8 +326,7 @@ async def test_refused_credentials_are_tried_once_more_then_wait_for_a_login_wit
         assert len(backend.prompts) == 2
         assert core.acked == []
 
-        await login.code("fresh")
-        harness.login_changed()
+        await harness.login(login.code("fresh"))
         await core.until(lambda: core.acked == [1])
         assert len(backend.prompts) == 3
         assert len(events(harness, "turn_end")) == 1
