@@ -4,7 +4,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
-from pydantic_core import to_json
 from starlette.responses import Response
 
 from hive_core.actions import Actions
@@ -20,13 +19,14 @@ from hive_core.web.forms import (
     form,
 )
 from hive_core.web.operator import CurrentSession, Operator
-from hive_core.web.refusals import json_response
+from hive_core.web.refusals import encoded, json_response
 from hive_core.web.sessions import Session, Sessions
 from hive_core.web.sse import EventStream, Streams, frame
 from hive_shared.errors import BadRequest
 from hive_shared.wire import AgentDone, Model, Send
 
 Id = Annotated[int, Path(ge=1, le=2**63 - 1)]
+BODIES_MAX_CHARACTERS = 2 * 1024 * 1024
 Problems = Callable[[], Mapping[str, str]]
 
 
@@ -53,6 +53,8 @@ def _add_reading(
         snapshot = await actions.snapshot(who)
         for agent in snapshot["agents"]:
             note_port_problem(agent, port_problems())
+        snapshot["inbox"] = newest_that_fit(snapshot["inbox"])
+        snapshot["messages"] = newest_that_fit(snapshot["messages"])
         return json_response(snapshot)
 
     @router.get("/messages/stream")
@@ -72,7 +74,8 @@ def _add_reading(
         before: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
         limit: Annotated[int, Query(ge=1, le=200)] = 100,
     ) -> Response:
-        return json_response({"messages": await actions.messages(who, limit, before)})
+        found = await actions.messages(who, limit, before)
+        return json_response({"messages": newest_that_fit([dict(message) for message in found])})
 
 
 def _add_approvals(router: APIRouter, actions: Actions) -> None:
@@ -165,7 +168,20 @@ def _frame_of(event: FeedEvent, problems: Mapping[str, str]) -> bytes:
         return frame(event.kind, event.encoded, event.position)
     agent = dict(event.data)
     note_port_problem(agent, problems)
-    return frame(event.kind, to_json(agent).decode(), event.position)
+    return frame(event.kind, encoded(agent).decode(), event.position)
+
+
+def newest_that_fit(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The newest messages (oldest first) whose bodies fit one reply; older ones are asked for by `before`.
+
+    Two hundred bodies of 256 KiB would hold up the daemon and the browser; agents decide what they send.
+    """
+    room = BODIES_MAX_CHARACTERS
+    for count, message in enumerate(reversed(messages)):
+        room -= len(message["body"])
+        if room < 0 and count:
+            return messages[-count:]
+    return messages
 
 
 def note_port_problem(agent: dict[str, Any], problems: Mapping[str, str]) -> None:

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from hive_core.web.headers import HostRules
 from hive_core.web.refusals import WebRefusal
 from hive_core.web.sessions import COOKIE_NAME, KEY_HEADER, Session, Sessions
-from hive_shared.errors import HiveError, Internal
+from hive_shared.errors import HiveError, Internal, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,7 @@ COOKIES_TRIED_MAX = 8
 FORM_TYPE = "application/x-www-form-urlencoded"
 LOGIN_PATH = "/login"
 
+_STOPPING = "the daemon stops; what was begun goes on at its next start, if it can"
 _PAGE = re.compile(r"/|/login|/favicon\.ico|/static/.*|/agents/[a-z0-9-]{1,9}/?", re.DOTALL)
 _READING = frozenset({"GET", "HEAD"})
 
@@ -62,6 +63,9 @@ class Gate:
             await answer.refuse(refusal, scope, receive)
         except HiveError as error:
             await answer.refuse(WebRefusal.of(error), scope, receive)
+        except asyncio.CancelledError:
+            # Only the server's own end cancels a request, after a time of grace.
+            await answer.refuse(WebRefusal.of(Unavailable(_STOPPING)), scope, receive)
         except Exception as error:  # noqa: BLE001 - whatever it is, the browser gets an answer
             log.error("%s %s failed: %s", scope["method"], ascii(scope["path"])[:200], _in_one_line(error))
             await answer.refuse(WebRefusal.of(Internal()), scope, receive)
@@ -72,7 +76,8 @@ class Gate:
         state["origin"] = self._our_origin(scope, headers)
         method, path = scope["method"], scope["path"]
         if method not in _READING and method != "POST":
-            raise WebRefusal(405, "method_not_allowed", f"method {method[:20]} is not used here")
+            message = f"method {method[:20]} is not used here"
+            raise WebRefusal(405, "method_not_allowed", message, headers={"allow": "GET, HEAD, POST"})
         if method == "POST":
             self._check_origin(state["origin"], headers)
             _check_form(headers)

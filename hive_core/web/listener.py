@@ -134,7 +134,10 @@ class HttpServer:
     async def close(self) -> None:
         """Stop accepting and let running replies end, for at most `CLOSE_SECONDS`."""
         await self._server.shutdown(sockets=[self._listener])
-        for connection in list(self._server.server_state.connections):
+        state = self._server.server_state
+        if state.tasks:
+            await asyncio.wait(state.tasks, timeout=CLOSE_SECONDS)
+        for connection in list(state.connections):
             connection.transport.abort()
 
 

@@ -3,10 +3,11 @@
 `{"error": {"code", "message", "field"?}}`, for refusals of the web itself and for every `HiveError`.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic_core import to_json
+from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 from starlette.responses import Response
 
 from hive_shared.errors import ErrorCode, HiveError
@@ -73,7 +74,15 @@ def unhealthy(message: str) -> WebRefusal:
 
 def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """`value`, pydantic models within it included, as JSON that nothing caches."""
-    return json_bytes(to_json(value), status, headers)
+    return json_bytes(encoded(value), status, headers)
+
+
+def encoded(value: Any) -> bytes:
+    """`value` as JSON. Half characters, which log lines may hold, are escaped rather than refused."""
+    try:
+        return to_json(value)
+    except PydanticSerializationError:
+        return json.dumps(to_jsonable_python(value), separators=(",", ":")).encode("ascii")
 
 
 def json_bytes(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

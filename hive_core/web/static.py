@@ -10,9 +10,10 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Request
+from fastapi import Path as PathPart
 from starlette.responses import Response
 
 from hive_core.web.refusals import WebRefusal
@@ -91,8 +92,7 @@ def routes(assets: Assets) -> APIRouter:
     shell("/agents/{name}/", AGENT_PAGE)
 
     @router.api_route("/agents/{name}", methods=["GET", "HEAD"])
-    async def without_slash(name: str) -> Response:
-        # The name passed the gate's pattern, so it is a plain path segment.
+    async def without_slash(name: Annotated[str, PathPart(pattern=r"^[a-z0-9-]{1,9}$")]) -> Response:
         return Response(status_code=308, headers={"location": f"/agents/{name}/"})
 
     @router.api_route("/static/{path:path}", methods=["GET", "HEAD"])

@@ -300,3 +300,12 @@ async def test_only_files_of_the_assets_are_served(
 def _naive(self: static.Assets, name: str) -> static.Asset:
     body = (self.directory / name).read_bytes()
     return static.Asset(body, "text/plain", '"x"', 0)
+
+
+async def test_an_upgrade_is_no_way_around_the_gate(hive: WebHive) -> None:
+    upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    head = f"GET /api/state HTTP/1.1\r\nHost: 127.0.0.1:{hive.web.port}\r\n{upgrade}\r\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", hive.web.port)
+    writer.write(head.encode())
+    assert (await reader.readline()).startswith(b"HTTP/1.1 401 ")
+    writer.close()

@@ -229,3 +229,11 @@ async def test_an_agents_port_holds_no_page_and_takes_no_change(hive: WebHive) -
         head = f"GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n"
         reply = await raw_request(port, head.encode())
         assert f"\r\nlocation: http://localhost:{hive.web.port}/agents/alice/\r\n".encode() in reply
+
+
+async def test_a_page_name_cannot_break_out_of_a_redirect(hive: WebHive) -> None:
+    operator = await hive.operator()
+    for name in ("a%0d%0aset-cookie:x=1", "%2e%2e", "%2f%2fevil.example", "\u00fc", "A", "toolongname"):
+        reply = await operator.get(f"/agents/{name}")
+        assert reply.status_code in (404, 422), name
+        assert "location" not in reply.headers

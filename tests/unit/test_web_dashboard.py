@@ -1,5 +1,6 @@
 """The dashboard's data and changes, over the real store, broker and actions."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -8,7 +9,9 @@ import httpx
 import pytest
 
 from hive_core.principals import Principal
+from hive_core.web.dashboard import newest_that_fit
 from hive_core.web.forms import FIELDS_MAX, SendForm, parse_form
+from hive_core.web.refusals import _STATUS, encoded
 from hive_shared.errors import BadRequest, ErrorCode
 from hive_shared.wire import AskOperator, Send
 from tests.support.web_hive import WebHive, running_web
@@ -205,8 +208,6 @@ async def test_refusals_carry_code_message_and_a_fitting_status(operator: httpx.
 
 
 def test_every_error_code_has_a_status() -> None:
-    from hive_core.web.refusals import _STATUS
-
     assert set(_STATUS) == set(ErrorCode)
 
 
@@ -234,3 +235,51 @@ async def test_json_is_as_sent_whatever_the_text(hive: WebHive, operator: httpx.
     await operator.post("/send", data={"to": "alice", "body": body})
     raw = (await operator.get("/api/messages")).content
     assert json.loads(raw)["messages"][0]["body"] == body
+
+
+async def test_large_messages_do_not_make_a_snapshot_that_holds_up_the_daemon(
+    hive: WebHive, operator: httpx.AsyncClient
+) -> None:
+    """Agents decide what they send; what does not fit is asked for later, and none is lost."""
+    for number in range(20):
+        await hive.actions.send(Principal.operator(), Send(to="alice", body=str(number) + "x" * 250_000))
+    state = await operator.get("/api/state")
+    shown = [message["id"] for message in state.json()["messages"]]
+    assert len(state.content) < 3_000_000
+    assert shown == list(range(13, 21))
+    while shown[0] > 1:
+        older = (await operator.get("/api/messages", params={"before": shown[0], "limit": 200})).json()
+        shown = [message["id"] for message in older["messages"]] + shown
+    assert shown == list(range(1, 21))
+
+
+def test_one_message_always_fits() -> None:
+    assert newest_that_fit([{"body": "x" * 10_000_000}]) == [{"body": "x" * 10_000_000}]
+    assert newest_that_fit([]) == []
+
+
+def test_half_characters_are_escaped_and_not_refused() -> None:
+    assert json.loads(encoded({"lines": ["a\ud83d"]})) == {"lines": ["a\ud83d"]}
+
+
+async def test_a_change_that_outlasts_the_daemon_is_answered(
+    hive: WebHive,
+    operator: httpx.AsyncClient,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    begun = asyncio.Event()
+
+    async def endless(*_: object) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    assert hive.web._server is not None
+    hive.web._server._config.timeout_graceful_shutdown = 0
+    monkeypatch.setattr(hive.actions, "send", endless)
+    change = asyncio.create_task(operator.post("/send", data={"to": "alice", "body": "x"}))
+    await asyncio.wait_for(begun.wait(), 60)
+    await hive.web.close()
+    reply = await asyncio.wait_for(change, 60)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (503, "unavailable")
+    assert "Traceback" not in caplog.text
