@@ -184,7 +184,8 @@ def _agent_row(agent: wire.AgentView) -> tuple[object, ...]:
 def _agent_notes(agent: wire.AgentView) -> list[str]:
     notes = []
     if agent.report.backend:
-        notes.append(" ".join(filter(None, (agent.report.backend, agent.report.model))))
+        model = agent.report.model if agent.report.model != agent.report.backend else ""
+        notes.append(f"{agent.report.backend} {model}".strip())
     if agent.needs_update:
         notes.append("needs update")
     if agent.restarts:
@@ -205,9 +206,7 @@ def agent_done(result: wire.AgentDone) -> None:
 
 def agent_purged(name: str) -> Callable[[wire.AgentDone], None]:
     """For an agent of which nothing is left to show."""
-    return lambda result: put(
-        clean(f"{name}: removed for good" + (f"; {result.note}" if result.note else ""))
-    )
+    return lambda result: put(clean(f"{name}: {result.note or 'removed for good'}"))
 
 
 def approvals(result: wire.ApprovalList) -> None:

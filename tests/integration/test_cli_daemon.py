@@ -1,0 +1,242 @@
+"""The command line and the real daemon, with rehearsal: what an operator does in a terminal."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.hive import DEFAULTS, PATIENCE_SECONDS, Hive, eventually, running_hive
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+@dataclass(frozen=True)
+class Ended:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+async def hive(tmp_path: Path) -> AsyncIterator[Hive]:
+    async with running_hive(tmp_path / "hive") as running:
+        await eventually(lambda: running.agent("hm1nd"), "there is a manager")
+        yield running
+
+
+def environment() -> dict[str, str]:
+    own = {name: value for name, value in os.environ.items() if not name.startswith("HIVE_")}
+    return {**own, **DEFAULTS}
+
+
+async def start(root: Path, *arguments: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "hive_core.cli",
+        "--root",
+        str(root),
+        *arguments,
+        env=environment(),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+async def run(root: Path, *arguments: str, stdin: str = "") -> Ended:
+    process = await start(root, *arguments)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        out, err = await process.communicate(stdin.encode())
+    return Ended(process.returncode or 0, out.decode(), err.decode())
+
+
+async def run_json(root: Path, *arguments: str) -> Any:
+    ended = await run(root, *arguments, "--json")
+    assert ended.code == 0, ended.err
+    return json.loads(ended.out)
+
+
+async def test_an_agent_from_its_birth_to_its_end(hive: Hive) -> None:
+    root = hive.root
+    born = await run(root, "spawn", "alice")
+    assert (born.code, "alice: " in born.out) == (0, True), born.err
+    agents = (await run_json(root, "list"))["agents"]
+    assert [agent["name"] for agent in agents] == ["hm1nd", "alice"]
+
+    assert (await run(root, "send", "alice", "send operator hello")).code == 0
+    await eventually(lambda: said(root, "hello"), "alice's message is in the inbox")
+    assert (await run(root, "logs", "alice")).code == 0
+
+    stopped = await run(root, "kill", "alice")
+    assert (stopped.code, stopped.out.startswith("alice: stopped")) == (0, True), stopped.err
+    assert (await run(root, "start", "alice")).code == 0
+    assert (await run(root, "restart", "alice")).code == 0
+    assert (await run(root, "rebuild", "alice")).code == 0
+
+    assert (await run(root, "destroy", "alice", stdin="no\n")).code == 1
+    assert (await run(root, "destroy", "alice", "--yes")).code == 0
+    kept = (await run_json(root, "list", "--all"))["agents"]
+    assert {agent["name"]: agent["state"] for agent in kept}["alice"] == "tombstone"
+    revived = await run(root, "revive", "alice")
+    assert revived.code == 0, revived.err
+    purged = await run(root, "destroy", "alice", "--purge", stdin="alice\n")
+    assert (purged.code, purged.out.startswith("alice: ")) == (0, True), purged.err
+    assert [agent["name"] for agent in (await run_json(root, "list", "--all"))["agents"]] == ["hm1nd"]
+
+
+async def said(root: Path, text: str) -> bool:
+    messages = (await run_json(root, "inbox"))["messages"]
+    return any(text in message["body"] for message in messages)
+
+
+async def test_approvals_from_the_terminal(hive: Hive) -> None:
+    root = hive.root
+    asked = (await run_json(root, "request-spawn", "bob", "--note", "to help"))["approval"]
+    assert [approval["id"] for approval in (await run_json(root, "pending"))["approvals"]] == [asked["id"]]
+    approved = await run(root, "approve", str(asked["id"]))
+    assert (approved.code, "deployed" in approved.out) == (0, True), approved.err
+    again = await run(root, "approve", str(asked["id"]))
+    assert (again.code, len(again.err.splitlines())) == (1, 1)
+
+    other = (await run_json(root, "request-spawn", "carol"))["approval"]
+    denied = await run_json(root, "deny", str(other["id"]), "--note", "not now")
+    assert denied["approval"]["status"] == "denied"
+    assert [approval["status"] for approval in (await run_json(root, "pending", "--all"))["approvals"]] == [
+        "denied",
+        "deployed",
+    ]
+
+
+async def test_a_question_is_answered_from_the_terminal(hive: Hive) -> None:
+    root = hive.root
+    await hive.spawn("alice")
+    await run(root, "send", "alice", "ask the operator whether tea is ready")
+    await eventually(lambda: open_questions(root), "alice's question is open")
+    (question,) = await open_questions(root)
+    assert question["asker"] == "alice"
+    assert (await run(root, "answer", str(question["id"]), "yes,", "it is")).code == 0
+    assert await open_questions(root) == []
+    flow = (await run_json(root, "messages"))["messages"]
+    assert any(message["to"] == "alice" and "yes, it is" in message["body"] for message in flow)
+
+
+async def open_questions(root: Path) -> list[Any]:
+    questions: list[Any] = (await run_json(root, "questions"))["questions"]
+    return questions
+
+
+async def test_messages_are_followed_as_they_come(hive: Hive) -> None:
+    following = await start(hive.root, "messages", "--follow", "--limit", "0", "--json")
+    assert following.stdout is not None
+    reading = asyncio.create_task(following.stdout.readline())
+    try:
+        # Following begins at some moment after the start: say it until it is heard.
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not reading.done():
+                await hive.send("hm1nd", "are you there?")
+                await asyncio.wait({reading}, timeout=0.5)
+        assert json.loads(await reading)["body"] == "are you there?"
+        following.send_signal(signal.SIGINT)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            assert await following.wait() == 130
+    finally:
+        reading.cancel()
+        if following.returncode is None:
+            following.kill()
+
+
+async def test_refusals_of_the_daemon_are_one_line_and_exit_code_1(hive: Hive) -> None:
+    for arguments in (
+        ["send", "nobody", "hello"],
+        ["spawn", "Not-A-Name"],
+        ["kill", "nobody"],
+        ["approve", "99"],
+        ["answer", "99", "yes"],
+        ["logs", "nobody"],
+        ["logs", "nobody", "--follow"],
+        ["destroy", "hm1nd", "--yes"],
+    ):
+        ended = await run(hive.root, *arguments)
+        assert (ended.code, len(ended.err.splitlines())) == (1, 1), (arguments, ended)
+
+
+async def test_the_printed_login_url_logs_in_once_and_logout_all_ends_the_session(hive: Hive) -> None:
+    url = (await run(hive.root, "url")).out.strip()
+    base, code = re.fullmatch(r"(http://127\.0\.0\.1:\d+)/login#(\S+)", url).groups()  # type: ignore[union-attr]
+    async with httpx.AsyncClient(base_url=base, headers={"Origin": base}, timeout=PATIENCE_SECONDS) as http:
+        logged_in = await http.post("/login", data={"code": code})
+        http.headers["X-Hive-Key"] = logged_in.json()["key"]
+        assert (await http.get("/api/state")).status_code == 200
+        assert (await http.post("/login", data={"code": code})).status_code >= 400
+        assert "1 sessions" in (await run(hive.root, "logout-all")).out
+        assert (await http.get("/api/state")).status_code == 401
+
+
+async def test_doctor_and_status_see_the_running_daemon(hive: Hive) -> None:
+    status = await run_json(hive.root, "status")
+    assert status["backend"] == "rehearsal"
+    checks = {check["name"]: check for check in (await run_json(hive.root, "doctor"))["checks"]}
+    assert checks["daemon"]["verdict"] == "ok"
+    assert str(status["pid"]) in checks["daemon"]["found"]
+
+
+async def test_serve_tells_what_the_operator_needs_and_ends_cleanly(tmp_path: Path) -> None:
+    root = tmp_path / "hive"
+    serving = await start(root, "serve", "--backend", "rehearsal", "--port", "0")
+    assert serving.stdout is not None
+    shown = ""
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while "Stop" not in shown:
+                line = await serving.stdout.readline()
+                assert line, (await serving.communicate())[1].decode()
+                shown += line.decode()
+        assert re.search(r"Log in +http://127\.0\.0\.1:\d+/login#\S+\n", shown)
+        assert f"hive-c0re --root {root} url" in shown
+        assert "not a model" in shown
+        assert re.search(r"Isolation .*(the network is shared|NOT ISOLATED)", shown)
+
+        second = await run(root, "serve")
+        assert (second.code, second.out) == (1, "")
+        assert second.err.splitlines()[-1].startswith("error: ")
+        assert "Traceback" not in second.err
+
+        serving.send_signal(signal.SIGINT)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            _, errors = await serving.communicate()
+        assert (serving.returncode, b"Traceback" in errors) == (0, False), errors.decode()
+    finally:
+        if serving.returncode is None:
+            serving.kill()
+            await serving.wait()
+    assert (await run(root, "list")).code == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [(["--port", "0", "--backend", "gpt"], "--backend"), (["--log-level", "loud"], "--log-level")],
+)
+async def test_a_bad_setting_is_one_line_and_exit_code_2(
+    tmp_path: Path, arguments: list[str], named: str
+) -> None:
+    ended = await run(tmp_path, "serve", *arguments)
+    assert (ended.code, ended.out, len(ended.err.splitlines())) == (2, "", 1)
+    assert named in ended.err
+
+
+async def test_a_root_that_cannot_be_written_is_one_line_and_exit_code_1() -> None:
+    ended = await run(Path("/proc/hive"), "serve")
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err.splitlines()[-1].startswith("error: ")
+    assert "/proc/hive" in ended.err
+    assert "Traceback" not in ended.err
