@@ -46,7 +46,11 @@ export function unseen(state) {
 
 /** @param {HiveState} state */
 export function renderRecipients(state) {
-  const names = ["", ...state.agents.map((agent) => agent.name), ...(state.agents.length > 1 ? ["*"] : [])];
+  const names = [
+    ...(state.agents.length === 0 ? [""] : []),
+    ...state.agents.map((agent) => agent.name),
+    ...(state.agents.length > 1 ? ["*"] : []),
+  ];
   const label = (/** @type {string} */ name) => (name === "" ? "choose…" : name === "*" ? "* everyone" : name);
   syncList(
     one("#compose-to"),

@@ -15,6 +15,8 @@ export class Terminal {
     this.pill = one("#new-rows");
     this.sticky = true;
     this.waiting = 0;
+    /** Rows that wait for the next frame: a burst of events costs one layout. @type {HTMLElement[]} */
+    this.pending = [];
     this.scroller.addEventListener("scroll", () => this.onScroll(), { passive: true });
     this.pill.addEventListener("click", () => this.toBottom());
     // A soft keyboard, a rotated phone, a growing prompt: the bottom stays the bottom.
@@ -50,7 +52,15 @@ export class Terminal {
       each.dataset.seq = String(seq);
       each.classList.add("arriving");
     }
-    this.list.append(...rows);
+    if (this.pending.length === 0) nextFrame(() => this.flush());
+    this.pending.push(...rows);
+  }
+
+  flush() {
+    const rows = this.pending;
+    this.pending = [];
+    if (rows.length === 0) return;
+    this.list.append(...rows.slice(-ROWS_MAX));
     this.trim();
     if (this.sticky) this.toBottom();
     else this.countNew(this.waiting + rows.length);
@@ -61,6 +71,7 @@ export class Terminal {
    * @param {{seq: number, rows: HTMLElement[]}[]} past
    */
   replace(past) {
+    this.pending = [];
     this.list.replaceChildren(fragment(past));
     this.trim();
     this.toBottom();
@@ -69,12 +80,14 @@ export class Terminal {
   /** Puts an older past above, keeping what is being read in its place.
    * @param {{seq: number, rows: HTMLElement[]}[]} past */
   prepend(past) {
+    this.flush();
     const { scrollHeight, scrollTop } = this.scroller;
     this.list.prepend(fragment(past));
     this.scroller.scrollTop = scrollTop + this.scroller.scrollHeight - scrollHeight;
   }
 
   clear() {
+    this.pending = [];
     this.list.replaceChildren();
     this.toBottom();
   }
@@ -101,6 +114,12 @@ export class Terminal {
     const first = this.list.querySelector('[data-seq]:not([data-seq="0"])');
     return first instanceof HTMLElement ? Number(first.dataset.seq) : 0;
   }
+}
+
+/** No frames are drawn in the background. @param {() => void} work */
+function nextFrame(work) {
+  if (document.hidden) setTimeout(work, 250);
+  else requestAnimationFrame(work);
 }
 
 /** @param {{seq: number, rows: HTMLElement[]}[]} past */
