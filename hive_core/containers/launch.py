@@ -125,7 +125,8 @@ def _keep(order: "dict") -> None:  # type: ignore[type-arg]
     signal.signal(signal.SIGTERM, lambda *_: _signal(child, signal.SIGTERM))
     status = _wait(child, order["lifeline"], wake)
     _kill_descendants()
-    os._exit(os.waitstatus_to_exitcode(status) % 256 if status is not None else 128 + signal.SIGKILL)
+    code = -signal.SIGKILL if status is None else os.waitstatus_to_exitcode(status)
+    os._exit(code if code >= 0 else 128 - code)  # a signal is told as shells and bubblewrap do
 
 
 def _wait(child: int, lifeline: int, wake: int) -> "int | None":
