@@ -5,6 +5,7 @@ written); a package being installed says little about whether it works here. Pro
 this module too, besides `containers.command`: a diagnosis must work where the rest does not.
 """
 
+import asyncio
 import contextlib
 import os
 import platform
@@ -177,21 +178,19 @@ def _git() -> Finding:
 
 
 def _bubblewrap() -> Finding:
+    """The daemon's own trial: with the same arguments, as the same user."""
+    from hive_core.containers.bubblewrap import NoBubblewrap, find_sandbox
+
     without = "without it agents run as plain processes, not isolated"
     path = shutil.which("bwrap")
     if path is None:
         return Finding("bubblewrap", Verdict.OPTIONAL, f"not found; {without}", str(_BUBBLEWRAP))
-    inside = ["--unshare-user", "--unshare-pid", "--unshare-ipc", "--die-with-parent", "--new-session"]
-    mounts = ["--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # noqa: S108
-    tried = run([path, *inside, *mounts, "true"])
-    if tried.ok:
-        return Finding("bubblewrap", Verdict.OK, f"{run([path, '--version']).line}, works")
-    return Finding(
-        "bubblewrap",
-        Verdict.OPTIONAL,
-        f"{path} does not work here: {tried.line}; {without}",
-        "allow user namespaces (next line); in a container that needs the outer one's permission",
-    )
+    try:
+        asyncio.run(find_sandbox(path))
+    except NoBubblewrap as error:
+        get = "allow user namespaces (next line); in a container that needs the outer one's permission"
+        return Finding("bubblewrap", Verdict.OPTIONAL, f"{path}: {error.message}; {without}", get)
+    return Finding("bubblewrap", Verdict.OK, f"{run([path, '--version']).line}, works")
 
 
 def _user_namespaces() -> Finding:

@@ -74,7 +74,7 @@ def test_bubblewrap_that_is_installed_and_does_not_work_is_not_ok(tmp_path: Path
 def test_bubblewrap_is_really_run(tmp_path: Path, no_programs: Path) -> None:
     program(no_programs, "bwrap", f'echo "$@" >> {tmp_path}/calls; echo bubblewrap 1.0')
     assert finding(machine(tmp_path), "bubblewrap").verdict is Verdict.OK
-    assert "--unshare-user" in (tmp_path / "calls").read_text()
+    assert "-- " in (tmp_path / "calls").read_text()  # a command in a sandbox, not only --version
 
 
 def test_without_the_claude_cli_it_says_that_rehearsal_is_used_and_how_to_get_it(tmp_path: Path) -> None:
