@@ -85,11 +85,14 @@ class Actions:
         self._describe = parts.describe
         self._work = TaskSet("approved work")
         self._alarms: dict[tuple[str, str], float] = {}
+        self._interrupted: list[wire.ApprovalView] = []
         self._pending: set[int] = set()
         self._open_questions: set[int] = set()
 
     async def open(self) -> None:
-        """Count what waits, and begin to tell the dashboards of every change. Call once."""
+        """Count what waits, and begin to tell the dashboards of every change. Call once, before any door opens."""
+        # Taken now: what is approved from here on is begun by that approval itself, and only once.
+        self._interrupted = await self.approvals.unfinished()
         self._pending = {approval.id for approval in await self.approvals.pending()}
         self._open_questions = {question.id for question in await self.questions.open()}
         self.approvals.subscribe(self._approval_changed)
@@ -215,7 +218,7 @@ class Actions:
 
     async def resume_unfinished(self) -> None:
         """At start: go on with everything that was approved and not finished when the daemon ended."""
-        for approval in await self.approvals.unfinished():
+        for approval in self._interrupted:
             log.warning(
                 "approval %d (%s %s) was interrupted at %r; finishing it",
                 approval.id, approval.kind.value, approval.agent, approval.step or "the beginning",

@@ -12,6 +12,8 @@ class AbsentRuntime:
     name = "absent"
     isolation = "none"
     limits = "none"
+    isolated = False
+    owner: int | None = None
 
     def __init__(self) -> None:
         self._up: dict[str, bool] = {}
