@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast
 
+from hive_agent.session import check_model
 from hive_shared.errors import BadRequest
 from hive_shared.names import MANAGER, check_existing_name
 from hive_shared.paths import ContainerPaths
@@ -45,7 +46,7 @@ class HarnessConfig:
             agent=check_existing_name(name),
             role=cast(Role, role),
             backend=env.get("HIVE_BACKEND", "claude"),
-            model=env.get("HIVE_MODEL", "sonnet"),
+            model=check_model(env.get("HIVE_MODEL", "sonnet")),
             claude=Path(claude) if claude else None,
             operator_pronouns=env.get("HIVE_OPERATOR_PRONOUNS", "they/them"),
             isolation=env.get("HIVE_ISOLATION", "none"),

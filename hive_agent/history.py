@@ -21,6 +21,7 @@ EVENT_MAX_BYTES = 64 * 1024
 TEXT_MAX_CHARACTERS = 12 * 1024  # of one text within an event that is too large
 HISTORY_MAX_BYTES = 4 * 1024 * 1024  # of one answer, newest events first
 KEPT_EVENTS = 2000
+TRIM_EVERY_EVENTS = 1000
 KEPT_MS = 7 * 86_400_000
 UNSTORED_MAX_BYTES = 4 * 1024 * 1024  # in no-store mode
 QUEUE_MAX_EVENTS = 1000  # per subscriber; who is further behind reconnects and reads from the store
@@ -103,6 +104,8 @@ class History:
             self._remember(event)
         self._seq = event.seq
         self._broadcast(event)
+        if event.seq % TRIM_EVERY_EVENTS == 0:  # a flood must not fill the disk within the hour
+            self.trim()
         return event
 
     def announce(self, state: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from hive_shared.wire import RECV_WAIT_MAX_SECONDS, Ack, Message, Recv
 
 log = logging.getLogger(__name__)
 
+ACK_MAX_IDS = 500  # of one request; the wire takes 1000
 LOOK_SECONDS = 30.0  # for core to answer a quick look
 RETRY_SECONDS = 2.0  # when core is there but cannot answer (its disk is full, its database locked)
 
@@ -70,6 +71,16 @@ class Inbox:
 
     async def ack(self, ids: list[int]) -> None:
         """These are done with. Tries until core has said yes."""
+        for begin in range(0, len(ids), ACK_MAX_IDS):
+            await self._ack_some(ids[begin : begin + ACK_MAX_IDS])
+
+    async def close(self) -> None:
+        """End the poll; the connection must be closed after this, which ends its leases."""
+        if self._poll is not None:
+            self._poll.cancel()
+            await asyncio.gather(self._poll, return_exceptions=True)
+
+    async def _ack_some(self, ids: list[int]) -> None:
         while True:
             try:
                 await self._link.call(Ack(ids=ids))
@@ -79,12 +90,6 @@ class Inbox:
             else:
                 self._in_turn.difference_update(ids)
                 return
-
-    async def close(self) -> None:
-        """End the poll; the connection must be closed after this, which ends its leases."""
-        if self._poll is not None:
-            self._poll.cancel()
-            await asyncio.gather(self._poll, return_exceptions=True)
 
     def _start_poll(self, wait_seconds: float, maximum: int) -> asyncio.Task[bool]:
         self._poll = asyncio.create_task(self._recv(wait_seconds, maximum), name="recv")

@@ -26,7 +26,7 @@ class Status:
 
     def show(self, badge: Badge, note: str = "", resumes_at_ms: int | None = None) -> None:
         """Set the badge; saying the same again changes nothing."""
-        note = note[:NOTE_MAX_CHARACTERS]
+        note = note[:NOTE_MAX_CHARACTERS].encode("utf-8", "replace").decode()
         if (badge, note, resumes_at_ms) == (self.badge, self.note, self.resumes_at_ms):
             return
         if badge != self.badge:

@@ -5,7 +5,6 @@ No TCP port, no HTML, no cookies: who reaches this socket is either core or the 
 
 import asyncio
 import contextlib
-import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing
@@ -18,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from hive_agent.history import KEPT_EVENTS, Event, History
+from hive_agent.history import KEPT_EVENTS, Event, History, bounded_json
 from hive_shared.errors import BadRequest, BodyTooLarge, ErrorCode, HiveError
 from hive_shared.events import EventKind
 from hive_shared.sockets import listen
@@ -96,7 +95,7 @@ def page_app(harness: "Harness") -> Starlette:
         return Route(path, endpoint, methods=["POST"])
 
     async def state(_: Request) -> Response:
-        return JSONResponse(harness.state())
+        return Response(bounded_json(harness.state()), media_type="application/json")
 
     async def stats(request: Request) -> Response:
         hours = _number(request, "hours", default=24, most=24 * 366)
@@ -178,7 +177,7 @@ async def _server_sent(harness: "Harness", last: str) -> AsyncIterator[str]:
     if last and (seq is None or not history.can_resume(seq)):
         yield "event: reset\ndata: {}\n\n"
         seq = None
-    yield f"event: state\ndata: {json.dumps(harness.state())}\n\n"
+    yield f"event: state\ndata: {bounded_json(harness.state())}\n\n"
     async with aclosing(_with_pings(history, history.seq if seq is None else seq)) as parts:
         async for part in parts:
             yield part

@@ -201,6 +201,22 @@ async def test_an_abandoned_wait_for_messages_swallows_none(core: FakeCore, tmp_
         assert "arrives while nobody waits" in backend.prompts[1]
 
 
+async def test_a_turn_that_takes_more_messages_than_one_ack_can_name_acks_them_all(
+    core: FakeCore, tmp_path: Path
+) -> None:
+    backend = ScriptedBackend()
+    backend.hold()
+    for number in range(1, 1203):
+        await core.put(f"job {number}")
+    async with running(harness_config(tmp_path), backend) as harness:
+        await core.until(backend.running.is_set)
+        while len(harness._inbox.in_turn) < 1202:
+            await harness._inbox.take(wait_seconds=0, maximum=100)
+        backend.release.set()
+        await core.until(lambda: len(core.acked) == 1202)
+        assert len(backend.prompts) == 1
+
+
 async def test_a_rate_limit_parks_the_turn_with_its_message_leased(core: FakeCore, tmp_path: Path) -> None:
     resumes_at_ms = int(time.time() * 1000) + 300
     backend = ScriptedBackend(result(Outcome.RATE_LIMITED, "5-hour limit reached", resumes_at_ms))

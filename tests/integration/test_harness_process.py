@@ -158,6 +158,7 @@ async def test_killed_in_the_middle_of_a_turn_its_successor_does_the_work(tmp_pa
         ({"HIVE_AGENT": "Not A Name"}, "agent name"),
         ({"HIVE_ROLE": "king"}, "HIVE_ROLE"),
         ({"HIVE_BACKEND": "oracle"}, "HIVE_BACKEND"),
+        ({"HIVE_MODEL": "--help"}, "model"),
     ],
 )
 async def test_a_wrong_environment_is_named_in_one_line(

@@ -116,6 +116,14 @@ def test_retention_drops_a_week_old_then_all_but_the_newest_two_thousand(tmp_pat
     assert note(history, "next").seq == KEPT_EVENTS + 7, "trimming everything must not restart the numbers"
 
 
+def test_a_flood_is_trimmed_without_waiting_for_the_hour(tmp_path: Path) -> None:
+    history = opened(tmp_path)
+    for number in range(KEPT_EVENTS + 2 * history_module.TRIM_EVERY_EVENTS):
+        note(history, str(number))
+
+    assert len(history.recent(limit=10**6)) <= KEPT_EVENTS + history_module.TRIM_EVERY_EVENTS
+
+
 async def test_following_replays_from_the_store_and_goes_on_live_without_gap_or_double(
     tmp_path: Path,
 ) -> None:
