@@ -1,58 +1,31 @@
 """Durable messages between agents, the operator and the system (SPEC section 5).
 
 A message is accepted when it is committed, leased to a connection when it is received, and done with
-when it is acked. The database is the truth; what each inbox holds is counted in memory, changed only
-after a commit, so that a waiting `recv` is woken by the send itself and nothing polls.
+when it is acked. The database is the truth (`store/messages.py`); what each inbox holds is counted in
+memory (`inbox.py`), so that a waiting `recv` is woken by the send itself and nothing polls.
 """
 
 import asyncio
 import contextlib
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar, cast
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, TypeVar
 
-from sqlalchemy import (
-    Connection,
-    Executable,
-    Select,
-    bindparam,
-    delete,
-    func,
-    insert,
-    literal_column,
-    select,
-    update,
-)
+from sqlalchemy import Connection
 
 from hive_core.audit import Audit
 from hive_core.clock import Clock, time_ms
+from hive_core.inbox import Claim, Inbox, TokenBucket
 from hive_core.principals import Kind, Principal
 from hive_core.registry import Registry
-from hive_core.store import Store
-from hive_core.store.prepared import Prepared
-from hive_core.store.schema import message as table
-from hive_shared.errors import (
-    BadRequest,
-    HiveError,
-    InboxFull,
-    NotFound,
-    RateLimited,
-    UnknownRecipient,
-)
+from hive_core.store import Store, messages
+from hive_core.store.engine import Work
+from hive_shared.errors import BadRequest, HiveError, InboxFull, NotFound, RateLimited, UnknownRecipient
 from hive_shared.names import BROADCAST, OPERATOR, SYSTEM
-from hive_shared.wire import (
-    RECV_WAIT_MAX_SECONDS,
-    Acked,
-    Message,
-    Received,
-    Recv,
-    Send,
-    Sent,
-    batch,
-)
+from hive_shared.wire import RECV_WAIT_MAX_SECONDS, Acked, Message, Received, Recv, Send, Sent
 
 log = logging.getLogger(__name__)
 
@@ -76,139 +49,12 @@ class BrokerLimits:
     retention_days: float = 30.0  # for acked messages; others are kept for ever
 
 
-# --- statements: those of every message prepared, the others compiled by SQLAlchemy once
-
-_BIND: Final = bindparam
-_MESSAGE_COLUMNS: Final = (
-    table.c.id,
-    table.c.sender,
-    table.c.recipient,
-    table.c.body,
-    table.c.sent_at_ms,
-    table.c.in_reply_to,
-    table.c.broadcast,
-    table.c.deliveries,
-)
-_IS_OPEN: Final = table.c.acked_at_ms.is_(None)
-_IS_DELIVERABLE: Final = _IS_OPEN & table.c.lease.is_(None)
-_IN_IDS: Final = table.c.id.in_(_BIND("ids", expanding=True))
-
-_INSERT: Final = Prepared(insert(table), [column.name for column in table.columns if column.name != "id"])
-_NEXT: Final = Prepared(
-    select(*_MESSAGE_COLUMNS)
-    .where(table.c.recipient == _BIND("to"), _IS_DELIVERABLE)
-    .order_by(table.c.id)
-    .limit(_BIND("max"))
-)
-_LEASE: Final = Prepared(
-    update(table)
-    .where(table.c.recipient == _BIND("to"), _IS_DELIVERABLE, table.c.id <= _BIND("last"))
-    .values(lease=_BIND("owner"), deliveries=table.c.deliveries + 1)
-)
-_ACK: Final = (
-    update(table)
-    .where(_IN_IDS, table.c.recipient == _BIND("to"), _IS_OPEN)
-    .values(acked_at_ms=_BIND("now_ms"), lease=None)
-    .returning(table.c.id)
-)
-_RELEASE: Final = (
-    update(table).where(table.c.lease == _BIND("owner")).values(lease=None).returning(table.c.id)
-)
-_UNDO: Final = (
-    update(table)
-    .where(_IN_IDS, table.c.lease == _BIND("owner"))
-    .values(lease=None, deliveries=table.c.deliveries - 1)
-    .returning(table.c.id)
-)
-_EARLIER: Final = (
-    select(table.c.id)
-    .where(table.c.sender == _BIND("from"), table.c.key == _BIND("with"))
-    .order_by(table.c.id)
-)
-_PARTIES: Final = select(table.c.sender, table.c.recipient).where(table.c.id == _BIND("this"))
-_PURGE: Final = tuple(  # in two, so that each has an index
-    update(table)
-    .where(table.c.recipient == _BIND("to"), table.c.acked_at_ms.is_(None), held)
-    .values(acked_at_ms=_BIND("now_ms"), lease=None)
-    .returning(table.c.id)
-    for held in (table.c.lease.is_not(None), table.c.lease.is_(None))
-)
-
-
-# --- inboxes ----------------------------------------------------------------
-
-
-@dataclass(eq=False)
-class _Inbox:
-    """What is known in memory of one recipient's unacked messages."""
-
-    unread: int = 0  # committed, neither acked nor leased
-    leased: dict[int, str] = field(default_factory=dict)  # message id → lease
-    arriving: int = 0  # sends under way, so that the depth holds for concurrent senders too
-    waiting: deque["asyncio.Future[None]"] = field(default_factory=deque)
-
-    @property
-    def depth(self) -> int:
-        return self.unread + len(self.leased) + self.arriving
-
-    def add(self, count: int) -> None:
-        """`count` messages are deliverable now; wake as many receivers."""
-        self.unread += count
-        self.wake(count)
-
-    def wake(self, count: int) -> None:
-        """Wake up to `count` receivers, those first who have waited longest."""
-        while count > 0 and self.waiting:
-            turn = self.waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                count -= 1
-
-    async def fills(self, ends_at: float) -> bool:
-        """Wait until something is deliverable, or until the loop's time `ends_at`: then False."""
-        loop = asyncio.get_running_loop()
-        if loop.time() >= ends_at:
-            return False
-        if self.unread:  # since the caller looked: what came meanwhile woke nobody
-            return True
-        turn = loop.create_future()
-        self.waiting.append(turn)
-        try:
-            async with asyncio.timeout_at(ends_at):
-                await turn
-        except TimeoutError:
-            return self.unread > 0
-        finally:
-            if turn.cancelled():
-                with contextlib.suppress(ValueError):  # `wake` may have passed it over already
-                    self.waiting.remove(turn)
-        return True
-
-
-@dataclass
-class _Bucket:
-    """A token bucket on the monotonic clock: a wall clock that jumps grants and takes nothing."""
-
-    tokens: float
-    at_seconds: float
-    overdrawn: bool = False
-
-    def take(self, now_seconds: float, limits: BrokerLimits) -> float:
-        """Take a token and return 0, or return the seconds until there is one."""
-        per_second = limits.sends_per_minute / 60
-        grown = self.tokens + (now_seconds - self.at_seconds) * per_second
-        self.tokens, self.at_seconds = min(float(limits.send_burst), grown), now_seconds
-        if self.tokens < 1:
-            return (1 - self.tokens) / per_second
-        self.tokens -= 1
-        return 0.0
-
-
 class Post:
     """Puts messages into inboxes within one transaction; see `Broker.transact`."""
 
     def __init__(self, connection: Connection, host: str, now_ms: int) -> None:
         self.messages: list[Message] = []
+        self.claims: dict[int, Claim] = {}  # message id → the receiver that gets it at once
         self._connection = connection
         self._host = host
         self._now_ms = now_ms
@@ -222,45 +68,25 @@ class Post:
         in_reply_to: int | None = None,
         broadcast: bool = False,
         key: str | None = None,
+        claim: Claim | None = None,
     ) -> int:
         """Insert one message; its id, which counts once the transaction is committed."""
-        row = {
-            "host": self._host,
-            "sender": sender,
-            "recipient": to,
-            "body": body,
-            "sent_at_ms": self._now_ms,
-            "in_reply_to": in_reply_to,
-            "broadcast": broadcast,
-            "key": key,
-            "lease": None,
-            "deliveries": 0,
-            "acked_at_ms": None,
-        }
-        number = cast(int, _INSERT.run(self._connection, row).lastrowid)
-        self.messages.append(
-            Message(
-                id=number,
-                sender=sender,
-                to=to,
-                body=body,
-                sent_at_ms=self._now_ms,
-                in_reply_to=in_reply_to,
-                broadcast=broadcast,
-            )
+        new = messages.NewMessage(
+            sender=sender,
+            to=to,
+            body=body,
+            sent_at_ms=self._now_ms,
+            host=self._host,
+            in_reply_to=in_reply_to,
+            broadcast=broadcast,
+            key=key,
+            owner=None if claim is None else _owner(self._host, claim.lease),
         )
-        return number
-
-
-@dataclass(eq=False)
-class _Claim:
-    """What one `recv` is about to lease. `dropped` once nobody waits for it any more."""
-
-    inbox: _Inbox
-    to: str
-    lease: str
-    messages: list[Message] = field(default_factory=list)
-    dropped: bool = False
+        message = messages.add(self._connection, new)
+        self.messages.append(message)
+        if claim is not None:
+            self.claims[message.id] = claim
+        return message.id
 
 
 class Broker:
@@ -281,9 +107,10 @@ class Broker:
         self._audit = audit
         self._clock = clock
         self._monotonic = monotonic
-        self._inboxes: dict[str, _Inbox] = {}
-        self._held: dict[str, dict[int, _Inbox]] = {}  # lease → message id → where it came from
-        self._buckets: dict[str, _Bucket] = {}
+        self._inboxes: dict[str, Inbox] = {}
+        self._held: dict[str, dict[int, Inbox]] = {}  # lease → message id → where it came from
+        self._unsettled = 0  # transactions under way that may post to anybody
+        self._buckets: dict[str, TokenBucket] = {}
         self._subscribers: list[Subscriber] = []
         self._overload_subscribers: list[OverloadSubscriber] = []
 
@@ -292,14 +119,13 @@ class Broker:
 
         Call once, after `Registry.load`. What was leased then is deliverable again.
         """
-        ours = table.c.lease.startswith(self._owner(""), autoescape=True)
-        unread = select(table.c.recipient, func.count()).where(_IS_DELIVERABLE).group_by(table.c.recipient)
+        ours = _owner(self._registry.host, "")
 
-        def work(connection: Connection) -> list[tuple[str, int]]:
-            connection.execute(update(table).where(table.c.lease.is_not(None), ours).values(lease=None))
-            return [(recipient, count) for recipient, count in connection.execute(unread)]
+        def work(connection: Connection) -> dict[str, int]:
+            messages.end_leases(connection, ours)
+            return messages.count_deliverable(connection)
 
-        for recipient, count in await self._store.write(work):
+        for recipient, count in (await self._store.write(work)).items():
             self._inbox(recipient).unread = count
 
     # --- sending ------------------------------------------------------------
@@ -318,14 +144,14 @@ class Broker:
             if earlier:
                 return Sent(ids=earlier)  # a retry of what was accepted before is no new message
             raise
-        return await self._commit(sender, request, recipients)
+        return Sent(ids=await self._commit(sender, request, recipients))
 
     async def notify(
         self, recipient: str, body: str, sender: Principal | None = None, in_reply_to: int | None = None
     ) -> int:
         """Commit a message that no limit holds back: helper events, answers. Its id.
 
-        Raises `UnknownRecipient` or `Unavailable`.
+        From `system` unless told otherwise. Raises `UnknownRecipient` or `Unavailable`.
         """
         author = sender or Principal.system()
         self._require_recipient(recipient)
@@ -346,17 +172,8 @@ class Broker:
         `work` runs in the store's thread; whom it posts to must be known to `reaches`. `committed`
         is called on the loop with what it returned, whether or not this call was cancelled.
         """
-
-        def whole(connection: Connection) -> tuple[T, list[Message]]:
-            post = Post(connection, self._registry.host, self._clock())
-            return work(connection, post), post.messages
-
-        def after(done: tuple[T, list[Message]]) -> None:
-            self._arrived(done[1])
-            if committed is not None:
-                committed(done[0])
-
-        return (await self._store.write(whole, committed=after))[0]
+        self._unsettled += 1
+        return await self._submit(work, committed=committed, settled=self._transacted)
 
     def reaches(self, recipient: str) -> bool:
         """Whether a message to `recipient` can be accepted: an agent, a tombstone, or the operator."""
@@ -398,13 +215,9 @@ class Broker:
         self._take_token(sender, recipients[0] if len(recipients) == 1 else BROADCAST)
 
     def _take_token(self, sender: Principal, to: str) -> None:
-        now_seconds = self._monotonic()
-        bucket = self._buckets.get(sender.name)
-        if bucket is None:
-            bucket = self._buckets[sender.name] = _Bucket(float(self.limits.send_burst), now_seconds)
-        wait_seconds = bucket.take(now_seconds, self.limits)
+        bucket = self._bucket(sender.name)
+        wait_seconds = bucket.take(self._monotonic())
         if not wait_seconds:
-            bucket.overdrawn = bucket.overdrawn and bucket.tokens < self.limits.send_burst / 2
             return
         if not bucket.overdrawn:
             bucket.overdrawn = True
@@ -414,7 +227,9 @@ class Broker:
             f"send again in {wait_seconds:.1f} seconds"
         )
 
-    async def _commit(self, sender: Principal, request: Send, recipients: list[str]) -> Sent:
+    async def _commit(self, sender: Principal, request: Send, recipients: list[str]) -> list[int]:
+        claims = [self._begin_arriving(name) for name in recipients]
+
         def work(connection: Connection, post: Post) -> list[int]:
             earlier = _earlier(connection, sender, request)
             if earlier:
@@ -428,25 +243,70 @@ class Broker:
                     in_reply_to=request.in_reply_to,
                     broadcast=request.to == BROADCAST,
                     key=request.key,
+                    claim=claim,
                 )
-                for name in recipients
+                for name, claim in zip(recipients, claims, strict=True)
             ]
             self._audit.insert(connection, sender, "send", request.to, "ok", _numbers(ids))
             return ids
 
-        for name in recipients:
-            self._inbox(name).arriving += 1
-        try:
-            return Sent(ids=await self.transact(work))
-        finally:
-            for name in recipients:
-                self._inbox(name).arriving -= 1
+        return await self._submit(work, settled=partial(self._sent, recipients, claims))
 
-    def _arrived(self, messages: list[Message]) -> None:
+    async def _submit(
+        self,
+        work: Callable[[Connection, Post], T],
+        *,
+        committed: Callable[[T], None] | None = None,
+        settled: Callable[[], None],
+    ) -> T:
+        """Commit `work` and what it posts. `settled` is called once it is known how that ended."""
+
+        def whole(connection: Connection) -> tuple[T, Post]:
+            post = Post(connection, self._registry.host, self._clock())
+            return work(connection, post), post
+
+        def after(done: tuple[T, Post]) -> None:
+            self._arrived(done[1])
+            if committed is not None:
+                committed(done[0])
+
+        try:
+            submitted = self._store.submit(whole, committed=after)
+        except HiveError:
+            settled()
+            raise
+        submitted.add_done_callback(lambda _: settled())
+        # Shielded: what was submitted will be committed or not, whatever becomes of the caller.
+        return (await asyncio.shield(submitted))[0]
+
+    def _begin_arriving(self, name: str) -> Claim | None:
+        """Count a send under way; the receiver that can have its message within the same commit."""
+        inbox = self._inbox(name)
+        claim = None if self._unsettled else inbox.next_to_hand()
+        inbox.arriving += 1
+        return claim
+
+    def _arrived(self, post: Post) -> None:
         """They are committed: count them, wake receivers, tell subscribers. In commit order."""
-        for message in messages:
-            self._inbox(message.to).add(1)
+        for message in post.messages:
+            inbox, claim = self._inbox(message.to), post.claims.get(message.id)
+            if claim is None:
+                inbox.add(1)
+            else:
+                inbox.unread += 1  # for an instant; nobody else is woken
+                self._leased(claim, [message])
+                claim.wake()
             _tell(self._subscribers, message)
+
+    def _sent(self, recipients: list[str], claims: list[Claim | None]) -> None:
+        for name, claim in zip(recipients, claims, strict=True):
+            inbox = self._inbox(name)
+            inbox.arriving -= 1
+            if claim is not None and not claim.messages:
+                inbox.back(claim)
+
+    def _transacted(self) -> None:
+        self._unsettled -= 1
 
     # --- receiving ----------------------------------------------------------
 
@@ -457,73 +317,68 @@ class Broker:
         leased. Raises `Unavailable` when the lease cannot be stored.
         """
         inbox = self._inbox(recipient)
-        ends_at = asyncio.get_running_loop().time() + min(request.wait_seconds, RECV_WAIT_MAX_SECONDS)
+        wait_seconds = min(request.wait_seconds, RECV_WAIT_MAX_SECONDS)
+        ends_at = asyncio.get_running_loop().time() + wait_seconds
+        claim = Claim(recipient, lease, request.max, ends_at)
         try:
-            messages = await self._take(inbox, recipient, lease, request.max)
-            while not messages and await inbox.fills(ends_at):
-                messages = await self._take(inbox, recipient, lease, request.max)
-        finally:
-            # Whatever ended this call, it must not keep to itself a wake-up that others wait for.
-            inbox.wake(inbox.unread)
-        return Received(messages=messages, unread=inbox.unread)
-
-    async def _take(self, inbox: _Inbox, recipient: str, lease: str, maximum: int) -> list[Message]:
-        """Lease what is deliverable now. If the caller is cancelled, it all goes back."""
-        if not inbox.unread:
-            return []
-        claim = _Claim(inbox, recipient, lease)
-        owner = self._owner(lease)
-
-        def work(connection: Connection) -> list[Message]:
-            rows = _NEXT.run(connection, {"to": recipient, "max": maximum})
-            messages = batch(_message(row) for row in rows)
-            rows.close()
-            if messages:
-                _LEASE.run(connection, {"to": recipient, "last": messages[-1].id, "owner": owner})
-            return messages
-
-        try:
-            return await self._store.write(
-                work, durable=False, committed=lambda messages: self._leased(claim, messages)
-            )
+            await self._take(claim)
+            while not claim.messages and await inbox.fills(claim):
+                if not claim.messages:  # else it was handed one as that was committed
+                    await self._take(claim)
         except asyncio.CancelledError:
             claim.dropped = True
             self._undo(claim)
             raise
+        finally:
+            # Whatever ended this call, it must not keep to itself a wake-up that others wait for.
+            inbox.wake(inbox.unread)
+        return Received(messages=claim.messages, unread=inbox.unread)
 
-    def _leased(self, claim: _Claim, messages: list[Message]) -> None:
-        """They are committed as leased; if nobody waits for them any more, give them back."""
-        claim.messages = messages
-        claim.inbox.unread -= len(messages)
-        held = self._held.setdefault(claim.lease, {})
-        for message in messages:
-            claim.inbox.leased[message.id] = claim.lease
-            held[message.id] = claim.inbox
+    async def _take(self, claim: Claim) -> None:
+        """Lease what is deliverable now."""
+        if not self._inbox(claim.to).unread:
+            return
+        owner = _owner(self._registry.host, claim.lease)
+        await self._store.write(
+            lambda connection: messages.lease_next(connection, claim.to, claim.maximum, owner),
+            durable=False,  # a power cut ends all leases anyway
+            committed=partial(self._leased, claim),
+        )
+
+    def _leased(self, claim: Claim, leased: list[Message]) -> None:
+        """They are committed as leased; if nobody waits for them any more, they go back."""
+        claim.messages = leased
+        if not leased:
+            return
+        inbox, held = self._inbox(claim.to), self._held.setdefault(claim.lease, {})
+        inbox.unread -= len(leased)
+        for message in leased:
+            inbox.leased[message.id] = claim.lease
+            held[message.id] = inbox
         if claim.dropped:
             self._undo(claim)
 
     def release(self, lease: str) -> None:
         """The connection has gone: what it holds unacked becomes deliverable again, in its old place."""
         if lease in self._held:
-            self._give_back(lease, _RELEASE, {"owner": self._owner(lease)})
+            owner = _owner(self._registry.host, lease)
+            self._give_back(lease, lambda connection: messages.release(connection, owner))
 
-    def _undo(self, claim: _Claim) -> None:
+    def _undo(self, claim: Claim) -> None:
         """Nobody took what this claim leased: as if it had never been handed out."""
         ids = [message.id for message in claim.messages]
         if ids:
-            self._give_back(claim.lease, _UNDO, {"owner": self._owner(claim.lease), "ids": ids})
+            owner = _owner(self._registry.host, claim.lease)
+            self._give_back(claim.lease, lambda connection: messages.undo_lease(connection, owner, ids))
 
-    def _give_back(self, lease: str, statement: Executable, fields: dict[str, Any]) -> None:
+    def _give_back(self, lease: str, work: Work[list[int]]) -> None:
         """End leases now, or as soon as the store can be written. One that opens again ends them all."""
         loop = asyncio.get_running_loop()
-
-        def work(connection: Connection) -> list[int]:
-            return _ids(connection, statement, fields)
 
         def later(error: BaseException) -> None:
             if not self._store.closed:
                 log.warning("what %s held stays leased for now: %s", lease, error)
-                loop.call_later(GIVE_BACK_RETRY_SECONDS, self._give_back, lease, statement, fields)
+                loop.call_later(GIVE_BACK_RETRY_SECONDS, self._give_back, lease, work)
 
         def check(done: "asyncio.Future[list[int]]") -> None:
             error = None if done.cancelled() else done.exception()
@@ -531,15 +386,13 @@ class Broker:
                 later(error)
 
         try:
-            giving = self._store.submit(
-                work, durable=False, committed=lambda ids: self._deliverable(lease, ids)
-            )
+            giving = self._store.submit(work, durable=False, committed=partial(self._given_back, lease))
         except HiveError as error:
             later(error)
         else:
             giving.add_done_callback(check)
 
-    def _deliverable(self, lease: str, ids: list[int]) -> None:
+    def _given_back(self, lease: str, ids: list[int]) -> None:
         for number in ids:
             inbox = self._unhold(lease, number)
             if inbox is not None:
@@ -551,13 +404,10 @@ class Broker:
         """Done with these, for ever and durably; ids that are not its own unacked ones have no effect."""
         if not ids:
             return Acked(acked=0)
-        wanted = list(dict.fromkeys(ids))
-
-        def work(connection: Connection) -> list[int]:
-            fields = {"ids": wanted, "to": recipient, "now_ms": self._clock()}
-            return _ids(connection, _ACK, fields)
-
-        done = await self._store.write(work, committed=lambda acked: self._acked(recipient, acked))
+        done = await self._store.write(
+            lambda connection: messages.ack(connection, recipient, set(ids), self._clock()),
+            committed=partial(self._acked, recipient),
+        )
         return Acked(acked=len(done))
 
     async def purge(self, recipient: str) -> int:
@@ -565,12 +415,10 @@ class Broker:
 
         Otherwise a later agent of the same name would get what was meant for another.
         """
-
-        def work(connection: Connection) -> list[int]:
-            fields = {"to": recipient, "now_ms": self._clock()}
-            return [number for statement in _PURGE for number in _ids(connection, statement, fields)]
-
-        done = await self._store.write(work, committed=lambda acked: self._acked(recipient, acked))
+        done = await self._store.write(
+            lambda connection: messages.ack_everything(connection, recipient, self._clock()),
+            committed=partial(self._acked, recipient),
+        )
         return len(done)
 
     def _acked(self, recipient: str, ids: Iterable[int]) -> None:
@@ -582,7 +430,7 @@ class Broker:
             else:
                 self._unhold(lease, number)
 
-    def _unhold(self, lease: str, number: int) -> _Inbox | None:
+    def _unhold(self, lease: str, number: int) -> Inbox | None:
         """Forget that `lease` holds the message; the inbox it is in."""
         held = self._held.get(lease, {})
         inbox = held.pop(number, None)
@@ -601,18 +449,11 @@ class Broker:
 
     async def inbox(self, limit: int) -> list[Message]:
         """The newest `limit` messages to the operator, oldest first."""
-        to_operator = table.c.recipient == literal_column(f"'{OPERATOR}'")  # a literal, as in its index
-        return await self._newest(select(*_MESSAGE_COLUMNS).where(to_operator), limit)
+        return await self._store.read(partial(messages.newest, limit=limit, to_operator=True))
 
     async def recent(self, limit: int, before: int | None = None) -> list[Message]:
         """The newest `limit` messages of the whole hive (with ids below `before`), oldest first."""
-        query = select(*_MESSAGE_COLUMNS)
-        return await self._newest(query if before is None else query.where(table.c.id < before), limit)
-
-    async def _newest(self, query: Select[Any], limit: int) -> list[Message]:
-        newest = query.order_by(table.c.id.desc()).limit(limit)
-        rows = await self._store.read(lambda connection: connection.execute(newest).all())
-        return [_message(row, looking=True) for row in reversed(rows)]
+        return await self._store.read(partial(messages.newest, limit=limit, before=before))
 
     def subscribe(self, callback: Subscriber) -> Callable[[], None]:
         """Call back with every message as it is committed, in commit order; returns how to end that."""
@@ -627,59 +468,45 @@ class Broker:
     async def vacuum(self) -> int:
         """Delete messages acked longer ago than the retention; how many. Call hourly."""
         oldest_ms = self._clock() - int(self.limits.retention_days * MS_PER_DAY)
-        old = select(table.c.id).where(table.c.acked_at_ms < oldest_ms).limit(VACUUM_CHUNK_ROWS)
         total = 0
         while True:
             count = await self._store.write(
-                lambda connection: connection.execute(delete(table).where(table.c.id.in_(old))).rowcount,
+                lambda connection: messages.delete_acked_before(connection, oldest_ms, VACUUM_CHUNK_ROWS),
                 durable=False,
             )
             total += count
             if count < VACUUM_CHUNK_ROWS:
                 return total
 
-    def _inbox(self, recipient: str) -> _Inbox:
+    def _inbox(self, recipient: str) -> Inbox:
         inbox = self._inboxes.get(recipient)
         if inbox is None:
-            inbox = self._inboxes[recipient] = _Inbox()
+            inbox = self._inboxes[recipient] = Inbox()
         return inbox
 
-    def _owner(self, lease: str) -> str:
-        """What a lease is called in the store, where those of several hosts may meet."""
-        return f"{self._registry.host}/{lease}"
+    def _bucket(self, sender: str) -> TokenBucket:
+        bucket = self._buckets.get(sender)
+        if bucket is None:
+            per_second, burst = self.limits.sends_per_minute / 60, float(self.limits.send_burst)
+            bucket = self._buckets[sender] = TokenBucket(per_second, burst, burst, self._monotonic())
+        return bucket
 
 
-def _message(row: Sequence[Any], *, looking: bool = False) -> Message:
-    """What a receiver sees, from `_MESSAGE_COLUMNS`; to one who only looks, nothing is redelivered."""
-    number, sender, to, body, sent_at_ms, in_reply_to, broadcast, deliveries = row
-    return Message(
-        id=number,
-        sender=sender,
-        to=to,
-        body=body,
-        sent_at_ms=sent_at_ms,
-        in_reply_to=in_reply_to,
-        broadcast=bool(broadcast),
-        redelivered=not looking and deliveries > 0,
-    )
-
-
-def _ids(connection: Connection, statement: Executable, fields: dict[str, Any]) -> list[int]:
-    return [row[0] for row in connection.execute(statement, fields)]
+def _owner(host: str, lease: str) -> str:
+    """What a lease is called in the store, where those of several hosts may meet."""
+    return f"{host}/{lease}"
 
 
 def _earlier(connection: Connection, sender: Principal, request: Send) -> list[int]:
     """The ids under which this sender's message of this key was committed before."""
-    if request.key is None:
-        return []
-    return _ids(connection, _EARLIER, {"from": sender.name, "with": request.key})
+    return [] if request.key is None else messages.ids_of_key(connection, sender.name, request.key)
 
 
 def _check_in_reply_to(connection: Connection, sender: Principal, number: int | None) -> None:
     """One answers what one sent or received; the operator sees, and may answer, everything."""
     if number is None:
         return
-    parties = connection.execute(_PARTIES, {"this": number}).one_or_none()
+    parties = messages.parties(connection, number)
     if parties is None or (sender.kind is not Kind.OPERATOR and sender.name not in parties):
         raise NotFound(
             f"in_reply_to: {sender.name} neither sent nor received a message {number}, or it is too old; "

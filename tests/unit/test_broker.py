@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 
 from hive_core.broker import BrokerLimits
 from hive_core.principals import Principal
@@ -433,6 +434,100 @@ async def test_a_message_that_commits_beside_an_empty_look_is_not_overlooked(tmp
             assert bodies(await first) == ["one"]
             assert bodies((await second).messages) == ["two"]
         await sending
+
+
+# --- a message handed to who waits, within the commit of its send ---------------------
+
+
+async def test_a_waiting_receiver_gets_its_message_with_one_commit(tmp_path: Path) -> None:
+    path = tmp_path / "b.sqlite"
+    parts = await build(path)
+    commits: list[object] = []
+    event.listen(parts.store._writing, "commit", commits.append)
+    receiving = await waiting_recv(parts, "bob")
+    number = await parts.send("bob")
+    (message,) = await receiving
+
+    assert (message.id, message.redelivered, len(commits)) == (number, False, 1)
+    assert parts.broker.unread("bob") == 0
+    assert await parts.take("bob", lease="c2") == []
+    await parts.store.close()  # without an ack
+    async with running(path) as again:
+        (message,) = await again.take("bob")
+        assert (message.id, message.redelivered) == (number, True)
+
+
+async def test_a_send_that_is_refused_leaves_the_receiver_waiting_in_its_place(tmp_path: Path) -> None:
+    async with running(tmp_path / "b.sqlite") as parts:
+        first = await waiting_recv(parts, "bob", "c1")
+        second = asyncio.create_task(parts.broker.recv("bob", Recv(wait_seconds=GUARD_SECONDS), "c2"))
+        await asyncio.sleep(0)
+        with pytest.raises(NotFound):
+            await parts.broker.send(ALICE, Send(to="bob", body="re", in_reply_to=99))
+        await asyncio.sleep(0)
+        assert [claim.lease for claim in parts.broker._inbox("bob").waiting] == ["c1", "c2"]
+
+        await parts.send("bob", "one")
+        await parts.send("bob", "two")
+        assert bodies(await first) == ["one"]
+        assert bodies((await second).messages) == ["two"]
+
+
+async def test_a_repeated_key_hands_nothing_to_who_waits(tmp_path: Path) -> None:
+    async with running(tmp_path / "b.sqlite") as parts:
+        request = Send(to="bob", body="once", key="0123456789")
+        sent = await parts.broker.send(ALICE, request)
+        await parts.broker.ack("bob", sent.ids)
+        receiving = await waiting_recv(parts, "bob")
+        assert await parts.broker.send(ALICE, request) == sent
+        await asyncio.sleep(0)
+        assert not receiving.done()
+        await parts.send("bob", "new")
+        assert bodies(await receiving) == ["new"]
+
+
+async def test_a_message_is_not_handed_over_the_head_of_one_that_was_queued_before(tmp_path: Path) -> None:
+    async with running(tmp_path / "b.sqlite") as parts:
+        receiving = await waiting_recv(parts, "bob")
+        go_on = threading.Event()
+        parts.store.submit(lambda _: go_on.wait())
+        notifying = asyncio.create_task(parts.broker.notify("bob", "first"))
+        await asyncio.sleep(0)
+        sending = asyncio.create_task(parts.send("bob", "second"))
+        await asyncio.sleep(0)
+        go_on.set()
+        assert bodies(await receiving) == ["first"]
+        await asyncio.gather(notifying, sending)
+
+
+async def test_a_message_is_not_handed_over_the_head_of_one_that_is_given_back(tmp_path: Path) -> None:
+    async with running(tmp_path / "b.sqlite") as parts:
+        await parts.send("bob", "first")
+        await parts.take("bob", lease="c1")
+        receiving = await waiting_recv(parts, "bob", "c2")
+        parts.broker.release("c1")
+        await parts.send("bob", "second")
+        assert bodies(await receiving) == ["first"]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_receiver_whose_time_ends_during_the_commit_gets_the_message_or_nothing(
+    tmp_path: Path, fails: bool
+) -> None:
+    async with running(tmp_path / "b.sqlite") as parts:
+        receiving = asyncio.create_task(parts.broker.recv("bob", Recv(wait_seconds=0.02), "c1"))
+        await asyncio.sleep(0)
+        go_on = threading.Event()
+        parts.store.submit(lambda _: go_on.wait())
+        request = Send(to="bob", body="just in time", in_reply_to=99 if fails else None)
+        sending = asyncio.create_task(parts.broker.send(ALICE, request))
+        await asyncio.sleep(0.1)
+        go_on.set()
+        await asyncio.gather(sending, return_exceptions=True)
+        async with asyncio.timeout(GUARD_SECONDS):
+            received = (await receiving).messages
+        assert bodies(received) == ([] if fails else ["just in time"])
+        assert parts.broker.unread("bob") == 0
 
 
 # --- limits -----------------------------------------------------------------------

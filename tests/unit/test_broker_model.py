@@ -69,6 +69,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.directory = Path(tempfile.mkdtemp(prefix="broker-model-"))
         self.generation = 0
+        self.leases_of: dict[int, str] = {}
         self.model = Model()
         self.parts = self.open()
 
@@ -169,6 +170,36 @@ class BrokerMachine(RuleBasedStateMachine):
             assert number == self.model.open_to(who)[0].id
             self.model.messages[number].lease = lease
             self.model.messages[number].deliveries += 1
+
+    @rule(who=names, sender=names, count=st.integers(min_value=1, max_value=3), refused=st.booleans())
+    def receivers_wait_for_sends(self, who: str, sender: str, count: int, refused: bool) -> None:
+        """As many receivers as messages: each gets one, and a refused send takes nobody's place."""
+        requests = [Send(to=who, body=f"awaited {index}") for index in range(count)]
+
+        async def work() -> tuple[list[list[int]], list[int]]:
+            broker, author = self.parts.broker, Principal.agent(sender)
+            receiving = [
+                asyncio.create_task(broker.recv(who, Recv(wait_seconds=60), f"c{index + 1}"))
+                for index in range(count)
+            ]
+            await asyncio.sleep(0)
+            impossible = Send(to=who, body="never", in_reply_to=10**9)
+            attempts = [broker.send(author, impossible)] if refused else []
+            attempts += [broker.send(author, request) for request in requests]
+            sent = await asyncio.gather(*attempts, return_exceptions=True)
+            ids = [each.ids for each in sent if not isinstance(each, BaseException)]
+            got = [message.id for task in receiving for message in (await task).messages]
+            for index, task in enumerate(receiving):
+                self.leases_of[(await task).messages[0].id] = f"c{index + 1}"
+            return ids, got
+
+        ids, got = self.run(work())
+        for request, its_ids in zip(requests, ids, strict=True):
+            self.accepted(sender, request, its_ids, [who])
+        assert sorted(got) == [message.id for message in self.model.open_to(who)][:count]
+        for number in got:
+            message = self.model.messages[number]
+            message.lease, message.deliveries = self.leases_of[number], message.deliveries + 1
 
     @rule(who=names, numbers=st.lists(positions, max_size=5))
     def ack(self, who: str, numbers: list[int]) -> None:

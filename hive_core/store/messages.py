@@ -1,0 +1,213 @@
+"""What the broker says to the message table: every statement, and rows as messages.
+
+All functions run within a transaction of the store. Those of every message are prepared, the others
+compiled by SQLAlchemy on their first use.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from sqlalchemy import (
+    Connection,
+    Executable,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal_column,
+    select,
+    update,
+)
+
+from hive_core.store.prepared import Prepared
+from hive_core.store.schema import message as table
+from hive_shared.names import OPERATOR
+from hive_shared.wire import Message, batch
+
+_SEEN: Final = (
+    table.c.id,
+    table.c.sender,
+    table.c.recipient,
+    table.c.body,
+    table.c.sent_at_ms,
+    table.c.in_reply_to,
+    table.c.broadcast,
+    table.c.deliveries,
+)
+_IS_OPEN: Final = table.c.acked_at_ms.is_(None)
+_IS_DELIVERABLE: Final = _IS_OPEN & table.c.lease.is_(None)
+_IN_IDS: Final = table.c.id.in_(bindparam("ids", expanding=True))
+_TO: Final = table.c.recipient == bindparam("to")
+_HAS_LEASE: Final = table.c.lease == bindparam("owner")
+
+_INSERT: Final = Prepared(insert(table), [column.name for column in table.columns if column.name != "id"])
+_NEXT: Final = Prepared(
+    select(*_SEEN).where(_TO, _IS_DELIVERABLE).order_by(table.c.id).limit(bindparam("max"))
+)
+_LEASE: Final = Prepared(
+    update(table)
+    .where(_TO, _IS_DELIVERABLE, table.c.id <= bindparam("last"))
+    .values(lease=bindparam("owner"), deliveries=table.c.deliveries + 1)
+)
+_ACK: Final = (
+    update(table)
+    .where(_IN_IDS, _TO, _IS_OPEN)
+    .values(acked_at_ms=bindparam("now_ms"), lease=None)
+    .returning(table.c.id)
+)
+_PURGE: Final = tuple(  # in two, so that each has an index
+    update(table)
+    .where(_TO, table.c.acked_at_ms.is_(None), held)
+    .values(acked_at_ms=bindparam("now_ms"), lease=None)
+    .returning(table.c.id)
+    for held in (table.c.lease.is_not(None), table.c.lease.is_(None))
+)
+_RELEASE: Final = update(table).where(_HAS_LEASE).values(lease=None).returning(table.c.id)
+_UNDO: Final = (
+    update(table)
+    .where(_IN_IDS, _HAS_LEASE)
+    .values(lease=None, deliveries=table.c.deliveries - 1)
+    .returning(table.c.id)
+)
+_OF_KEY: Final = (
+    select(table.c.id)
+    .where(table.c.sender == bindparam("from"), table.c.key == bindparam("with"))
+    .order_by(table.c.id)
+)
+_PARTIES: Final = select(table.c.sender, table.c.recipient).where(table.c.id == bindparam("this"))
+_TO_OPERATOR: Final = table.c.recipient == literal_column(f"'{OPERATOR}'")  # a literal, as in its index
+
+
+@dataclass(frozen=True)
+class NewMessage:
+    """A message before it has an id. With `owner`, it is leased to that receiver from the start."""
+
+    sender: str
+    to: str
+    body: str
+    sent_at_ms: int
+    host: str
+    in_reply_to: int | None = None
+    broadcast: bool = False
+    key: str | None = None
+    owner: str | None = None
+
+
+def add(connection: Connection, new: NewMessage) -> Message:
+    """Insert it; what its receiver will see."""
+    row = {
+        "host": new.host,
+        "sender": new.sender,
+        "recipient": new.to,
+        "body": new.body,
+        "sent_at_ms": new.sent_at_ms,
+        "in_reply_to": new.in_reply_to,
+        "broadcast": new.broadcast,
+        "key": new.key,
+        "lease": new.owner,
+        "deliveries": 0 if new.owner is None else 1,
+        "acked_at_ms": None,
+    }
+    number = cast(int, _INSERT.run(connection, row).lastrowid)
+    return Message(
+        id=number,
+        sender=new.sender,
+        to=new.to,
+        body=new.body,
+        sent_at_ms=new.sent_at_ms,
+        in_reply_to=new.in_reply_to,
+        broadcast=new.broadcast,
+    )
+
+
+def lease_next(connection: Connection, to: str, maximum: int, owner: str) -> list[Message]:
+    """Lease the oldest deliverable ones, as many as fit a reply; marked if they were handed out before."""
+    rows = _NEXT.run(connection, {"to": to, "max": maximum})
+    messages = batch(_message(row) for row in rows)
+    rows.close()
+    if messages:
+        # They are the first of those in the order of ids, so the last id says it all.
+        _LEASE.run(connection, {"to": to, "last": messages[-1].id, "owner": owner})
+    return messages
+
+
+def release(connection: Connection, owner: str) -> list[int]:
+    """End everything that `owner` holds; the ids."""
+    return _ids(connection, _RELEASE, {"owner": owner})
+
+
+def undo_lease(connection: Connection, owner: str, ids: Sequence[int]) -> list[int]:
+    """Take back what `owner` was given and never got, as if it had not been; the ids."""
+    return _ids(connection, _UNDO, {"owner": owner, "ids": ids})
+
+
+def end_leases(connection: Connection, owner_prefix: str) -> None:
+    """End every lease whose owner begins so."""
+    ours = table.c.lease.startswith(owner_prefix, autoescape=True)
+    connection.execute(update(table).where(table.c.lease.is_not(None), ours).values(lease=None))
+
+
+def count_deliverable(connection: Connection) -> dict[str, int]:
+    """How many messages wait, by recipient."""
+    counts = select(table.c.recipient, func.count()).where(_IS_DELIVERABLE).group_by(table.c.recipient)
+    return {row[0]: row[1] for row in connection.execute(counts)}
+
+
+def ack(connection: Connection, to: str, ids: Iterable[int], now_ms: int) -> list[int]:
+    """Done with those of `ids` that are its own and not acked; their ids."""
+    return _ids(connection, _ACK, {"ids": list(ids), "to": to, "now_ms": now_ms})
+
+
+def ack_everything(connection: Connection, to: str, now_ms: int) -> list[int]:
+    """Empty an inbox; the ids."""
+    fields = {"to": to, "now_ms": now_ms}
+    return [number for statement in _PURGE for number in _ids(connection, statement, fields)]
+
+
+def ids_of_key(connection: Connection, sender: str, key: str) -> list[int]:
+    """Under which ids a sender's message of that key was stored; none if it was not."""
+    return _ids(connection, _OF_KEY, {"from": sender, "with": key})
+
+
+def parties(connection: Connection, number: int) -> tuple[str, str] | None:
+    """Sender and recipient of a message; None if there is none of that id."""
+    row = connection.execute(_PARTIES, {"this": number}).one_or_none()
+    return None if row is None else (row[0], row[1])
+
+
+def newest(
+    connection: Connection, limit: int, *, before: int | None = None, to_operator: bool = False
+) -> list[Message]:
+    """The newest ones, oldest first; below an id, or only those to the operator."""
+    query = select(*_SEEN).order_by(table.c.id.desc()).limit(limit)
+    if before is not None:
+        query = query.where(table.c.id < before)
+    if to_operator:
+        query = query.where(_TO_OPERATOR)
+    rows = connection.execute(query).all()
+    return [_message(row).model_copy(update={"redelivered": False}) for row in reversed(rows)]
+
+
+def delete_acked_before(connection: Connection, oldest_ms: int, limit: int) -> int:
+    """Delete up to `limit` messages acked before that time; how many."""
+    old = select(table.c.id).where(table.c.acked_at_ms < oldest_ms).limit(limit)
+    return connection.execute(delete(table).where(table.c.id.in_(old))).rowcount
+
+
+def _message(row: Sequence[Any]) -> Message:
+    number, sender, to, body, sent_at_ms, in_reply_to, broadcast, deliveries = row
+    return Message(
+        id=number,
+        sender=sender,
+        to=to,
+        body=body,
+        sent_at_ms=sent_at_ms,
+        in_reply_to=in_reply_to,
+        broadcast=bool(broadcast),
+        redelivered=deliveries > 0,
+    )
+
+
+def _ids(connection: Connection, statement: Executable, fields: dict[str, Any]) -> list[int]:
+    return [row[0] for row in connection.execute(statement, fields)]
