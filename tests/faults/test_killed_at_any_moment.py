@@ -102,7 +102,12 @@ class Ledger:
         if not path.exists():
             return []
         with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
-            rows = database.execute("SELECT seq, data FROM event WHERE kind = 'turn_start'").fetchall()
+            try:
+                rows = database.execute("SELECT seq, data FROM event WHERE kind = 'turn_start'").fetchall()
+            except sqlite3.OperationalError as error:
+                if "no such table" in str(error):
+                    return []  # killed before its first event
+                raise
         return [(seq, json.loads(data)["message_id"]) for seq, data in rows]
 
     def remember_what_is_final(self) -> None:
