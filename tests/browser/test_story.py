@@ -79,7 +79,7 @@ class Watched:
 
 async def logged_in(hive: Hive, browser: Browser) -> Watched:
     url = (await hive.call(wire.MakeLoginUrl())).url
-    context = await browser.new_context(viewport=DESKTOP)
+    context = await browser.new_context(viewport=DESKTOP, color_scheme="dark")
     context.set_default_timeout(WAIT_MS)
     watched = Watched(await context.new_page())
     await watched.page.goto(url)
