@@ -7,7 +7,7 @@ import { keepAges, one, setText, show } from "./dom.js";
 import { keepDrafts } from "./drafts.js";
 import { takeForms } from "./forms.js";
 import { renderLogin } from "./login_panel.js";
-import { announce } from "./notices.js";
+import { announce, toast } from "./notices.js";
 import { Prompt } from "./prompt.js";
 import { follow } from "./stream.js";
 import { Terminal } from "./terminal.js";
@@ -29,6 +29,8 @@ const transcript = new Transcript();
 /** @type {{state: HarnessState|null, agent: AgentView|null, reachable: boolean}} */
 const now = { state: null, agent: null, reachable: false };
 let lastSeq = 0;
+let oldestSeq = 0; // of the events that were asked for
+let statesTold = 0; // by the stream: an answer that was asked for before is out of date
 let cleared = 0; // events up to this one were wiped from view by /clear
 
 function render() {
@@ -77,11 +79,12 @@ async function load() {
     getJson(`${base}api/state`),
     getJson(`${base}events/history?limit=${HISTORY}`),
   ]);
-  terminal.replace(pastOf(past.events.filter((/** @type {LiveEvent} */ event) => event.seq > cleared)));
   lastSeq = past.seq;
   if (cleared > lastSeq) cleared = 0; // a new history
+  terminal.replace(pastOf(past.events.filter((/** @type {LiveEvent} */ event) => event.seq > cleared)));
   showState(state);
-  offerOlder(past.events.length === HISTORY);
+  oldestSeq = cleared > 0 ? cleared + 1 : (past.events[0]?.seq ?? 0);
+  offerOlder();
   return String(lastSeq);
 }
 
@@ -99,8 +102,10 @@ async function askCore() {
 }
 
 async function refreshState() {
+  const told = statesTold;
   try {
-    showState(await getJson(`${base}api/state`));
+    const state = await getJson(`${base}api/state`);
+    if (told === statesTold) showState(state);
   } catch (error) {
     console.warn("state could not be refreshed; the stream will tell", error);
   }
@@ -109,7 +114,10 @@ async function refreshState() {
 /** @param {import("./stream.js").ServerEvent} event */
 function onEvent(event) {
   const data = JSON.parse(event.data);
-  if (event.type === "state") return showState(data);
+  if (event.type === "state") {
+    statesTold += 1;
+    return showState(data);
+  }
   if (event.type === "live" && data.seq > lastSeq) showLive(data);
   return undefined;
 }
@@ -142,22 +150,22 @@ function onConnection(connection) {
   }
 }
 
-/** @param {boolean} more */
-function offerOlder(more) {
-  show(one("#older"), more && terminal.firstSeq > 1 && !terminal.isFull);
+function offerOlder() {
+  show(one("#older"), oldestSeq > 1 && !terminal.isFull);
 }
 
 async function loadOlder() {
   const button = /** @type {HTMLButtonElement} */ (one("#older"));
-  const before = terminal.firstSeq || lastSeq + 1;
+  const before = terminal.wasTrimmed ? terminal.firstSeq : oldestSeq;
   button.disabled = true;
   try {
     const { events } = await getJson(`${base}events/history?limit=${OLDER}&before=${before}`);
     cleared = 0;
     terminal.prepend(pastOf(events));
-    offerOlder(events.length === OLDER);
+    oldestSeq = events[0]?.seq ?? 0; // none left: the history ends here
+    offerOlder();
   } catch (error) {
-    announce(`Older events could not be loaded: ${error instanceof Error ? error.message : error}`);
+    toast(`Older events could not be loaded: ${error instanceof Error ? error.message : error}`, "error");
   } finally {
     button.disabled = false;
   }
@@ -166,7 +174,8 @@ async function loadOlder() {
 function clear() {
   terminal.clear();
   cleared = lastSeq;
-  show(one("#older"), lastSeq > 0);
+  oldestSeq = lastSeq + 1;
+  offerOlder();
 }
 
 setText(one("#agent-name"), name);

@@ -168,8 +168,9 @@ function actions(agent) {
     isAgent &&
       button(agent, "destroy", "PURG3", "Purge", {
         class: "button danger quiet",
-        name: "purge",
-        value: "true",
+        "data-key": "purge",
+        "data-then": `/purge-tombstone/${encodeURIComponent(agent.name)}`,
+        "data-done": `${agent.name} is purged.`,
         "data-confirm": `Purge ${agent.name}? Container, notes, credentials and configuration are deleted for ever.`,
         "data-confirm-typed": agent.name,
         "data-yes": "Delete everything",
@@ -188,7 +189,7 @@ function button(agent, verb, label, plain, more = {}) {
     start: "started",
     kill: "stopped",
     rebuild: "rebuilt",
-    destroy: more.name === "purge" ? "purged" : "destroyed",
+    destroy: "destroyed",
   }[verb];
   return h(
     "button",

@@ -5,7 +5,8 @@
  * Attributes, on the form or on the pressed button (which wins):
  *   data-confirm        question to ask first · data-yes: the accepting button's words · data-danger: it hurts
  *   data-confirm-typed  text that must be typed out · posted as `confirm`
- *   data-done           what to say when it worked
+ *   data-then           a second path for the same fields, once the first worked
+ *   data-done           what to say when it all worked
  * and on the form: data-encode names an encoder (see `encoders`); data-reset empties it when it worked.
  */
 
@@ -56,7 +57,8 @@ async function submit(form, button) {
     )
       return;
     if (typed) fields.confirm = typed;
-    await post(form, button, path, fields, setting("done"));
+    const paths = [path, setting("then")].filter((each) => each !== undefined);
+    await post(form, button, paths, fields, setting("done"));
   } catch (error) {
     showError(form, error);
   }
@@ -77,21 +79,21 @@ function encode(form, button) {
 }
 
 /**
- * @param {HTMLFormElement} form @param {HTMLButtonElement|null} button @param {string} path
+ * @param {HTMLFormElement} form @param {HTMLButtonElement|null} button @param {string[]} paths
  * @param {Record<string, string>} fields @param {string|undefined} done
  */
-async function post(form, button, path, fields, done) {
+async function post(form, button, paths, fields, done) {
   const release = occupy(form, button);
   let result;
   try {
-    result = await postForm(path, fields);
+    for (const path of paths) result = await postForm(path, fields);
   } finally {
     release();
     form.dispatchEvent(new CustomEvent("hive:settled", { bubbles: true }));
   }
   if (form.hasAttribute("data-reset")) form.reset();
-  if (done) toast(result?.note || done);
-  form.dispatchEvent(new CustomEvent("hive:done", { bubbles: true, detail: { path, fields, result } }));
+  if (done) toast([done, result?.note].filter(Boolean).join(" "));
+  form.dispatchEvent(new CustomEvent("hive:done", { bubbles: true }));
 }
 
 /**
@@ -116,6 +118,7 @@ function occupy(form, button) {
 /** @param {HTMLFormElement} form @param {unknown} error */
 export function showError(form, error) {
   const message = error === null ? "" : error instanceof Error ? error.message : String(error);
+  if (message && !form.isConnected) return toast(message, "error"); // its row is gone
   const place = form.querySelector(".form-error") ?? form.appendChild(errorPlace());
   if (place instanceof HTMLElement) place.hidden = message === "";
   setText(place, message);
@@ -126,6 +129,7 @@ export function showError(form, error) {
     field.setAttribute("aria-invalid", "true");
     field.focus();
   }
+  return undefined;
 }
 
 /** Where a form tells its error; the form's script owns it, not the data. */

@@ -20,9 +20,6 @@ export function codeIn(pasted) {
 function explain(error) {
   if (!(error instanceof ApiError)) return `Something went wrong in this page: ${error}`;
   if (error.code === "unreachable") return "hive-c0re cannot be reached. Is it running? Then try again.";
-  if (error.status === 429) return `${error.message}. Wait a little, then try again.`;
-  if (error.status === 401)
-    return `${error.message.replace(/\.$/, "")}. Codes work once and only for minutes: get a fresh one with “hive-c0re url”.`;
   return error.message;
 }
 

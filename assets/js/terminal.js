@@ -15,6 +15,7 @@ export class Terminal {
     this.pill = one("#new-rows");
     this.sticky = true;
     this.waiting = 0;
+    this.wasTrimmed = false;
     /** Rows that wait for the next frame: a burst of events costs one layout. @type {HTMLElement[]} */
     this.pending = [];
     this.scroller.addEventListener("scroll", () => this.onScroll(), { passive: true });
@@ -72,6 +73,7 @@ export class Terminal {
    */
   replace(past) {
     this.pending = [];
+    this.wasTrimmed = false;
     this.list.replaceChildren(fragment(past));
     this.trim();
     this.toBottom();
@@ -88,6 +90,7 @@ export class Terminal {
 
   clear() {
     this.pending = [];
+    this.wasTrimmed = false;
     this.list.replaceChildren();
     this.toBottom();
   }
@@ -101,6 +104,7 @@ export class Terminal {
       if (excess <= 0 && !sameEvent) return;
       seq = first.dataset.seq ?? "";
       first.remove();
+      this.wasTrimmed = true;
       excess -= 1;
     }
   }

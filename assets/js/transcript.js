@@ -167,16 +167,15 @@ function turnStart(data, atMs) {
 
 /** @param {Record<string, any>} data */
 function turnEnd(data) {
-  const ok = data.ok === true;
   const outcome = asText(data.outcome);
-  const cancelled = outcome === "cancelled";
-  const said = ok ? "turn ok" : cancelled ? "turn cancelled" : "turn failed";
+  const stopped = outcome === "cancelled" || outcome === "interrupted";
+  const [kind, mark, said] =
+    data.ok === true ? ["ok", "✓", "ok"] : stopped ? ["note", "■", outcome] : ["fail", "✗", "failed"];
   const note = asText(data.note);
-  const kind = ok ? "ok" : cancelled ? "note" : "fail";
   return row(
     kind,
-    ok ? "✓" : cancelled ? "■" : "✗",
-    h("strong", null, said),
+    mark,
+    h("strong", null, `turn ${said}`),
     note && h("span", { class: "words" }, ` — ${note}`),
     h("span", { class: "hint" }, figures(data.stats)),
   );

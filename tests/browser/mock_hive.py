@@ -270,7 +270,9 @@ class MockHive:
     async def _login(self, request: Request) -> Response:
         fields = dict(parse_qsl((await request.body()).decode()))
         if fields.get("code") != CODE:
-            return error(401, "unauthorized", "this login code is unknown or was used before")
+            return error(
+                403, "bad_code", "that code is wrong, used or expired; `hive-c0re url` prints a fresh one"
+            )
         answer = JSONResponse({"key": KEY, "expires_at_ms": now_ms() + 1000})
         answer.set_cookie("hive_session", COOKIE, httponly=True, samesite="strict", path="/")
         return answer

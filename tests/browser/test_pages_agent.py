@@ -4,7 +4,7 @@
 from typing import Any
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import APIResponse, Locator, Page, Route, expect
 
 from tests.browser.demo_hive import STATS, result, say, think, tool, turn_of_alice
 from tests.browser.mock_hive import MockHive, agent_view, now_ms
@@ -249,6 +249,24 @@ def test_the_state_row_follows_the_harness(hive: MockHive, page: Page) -> None:
     hive.do(lambda: harness.set_state(badge="compacting", is_model=False, backend="rehearsal"))
     expect(badge).to_contain_text("compacting")
     expect(page.locator("#backend")).to_have_text("rehearsal — not a model")
+
+
+def test_an_answer_that_the_stream_overtook_does_not_turn_the_state_back(hive: MockHive, page: Page) -> None:
+    opened(page)
+    held: list[tuple[Route, APIResponse]] = []
+    page.route("**/api/state", lambda route: held.append((route, route.fetch())))
+    page.get_by_label("Message or slash command").fill("/compact")
+    page.keyboard.press("Enter")  # a command asks for the state afterwards
+    expect(page.locator(".row-local").last).to_contain_text("compacting")
+    hive.do(lambda: hive.harnesses["hm1nd"].set_state(badge="compacting"))
+    expect(page.locator("#badge")).to_contain_text("compacting")
+    while not held:
+        page.wait_for_timeout(20)
+    with page.expect_response("**/api/state"):
+        held[0][0].fulfill(response=held[0][1])
+    stream(hive, say("later"))
+    expect(rows(page).last).to_contain_text("later")
+    expect(page.locator("#badge")).to_contain_text("compacting")
 
 
 def test_a_stopped_agent_says_how_to_start_it(hive: MockHive, page: Page) -> None:

@@ -100,7 +100,7 @@ def test_purge_needs_the_name_typed_out(hive: MockHive, page: Page) -> None:
     page.keyboard.type("b")
     page.keyboard.press("Enter")
     expect(page.locator("#toasts")).to_contain_text("bob is purged.")
-    assert hive.posts == [("/destroy/bob", {"purge": "true", "confirm": "bob"})]
+    assert hive.posts == [("/destroy/bob", {"confirm": "bob"}), ("/purge-tombstone/bob", {"confirm": "bob"})]
 
 
 def test_a_form_comes_back_after_success_refusal_and_silence(hive: MockHive, page: Page) -> None:

@@ -44,7 +44,7 @@ def test_without_a_session_every_page_leads_to_login_and_back(hive: MockHive, vi
 def test_a_wrong_code_is_explained_and_can_be_replaced(hive: MockHive, visitor: Page) -> None:
     visitor.goto("/login#stale-code")
     problem = visitor.get_by_role("alert")
-    expect(problem).to_contain_text("unknown or was used before")
+    expect(problem).to_contain_text("wrong, used or expired")
     expect(problem).to_contain_text("hive-c0re url")
     assert "stale-code" not in visitor.url
     expect(visitor.get_by_label("login URL or code")).to_be_focused()
