@@ -6,8 +6,8 @@
 import asyncio
 import contextlib
 import logging
+import socket
 from pathlib import Path
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -21,7 +21,7 @@ from hive_core.store import Store
 from hive_core.web import agent_pages, auth, dashboard, static
 from hive_core.web.gate import Gate
 from hive_core.web.headers import HostRules, url_host
-from hive_core.web.listener import BoundedProtocol, HttpServer, bind
+from hive_core.web.listener import BoundedProtocol, HttpServer, bind_both_families, port_of
 from hive_core.web.ports import AgentPorts
 from hive_core.web.refusals import WebRefusal
 from hive_core.web.sessions import Sessions
@@ -77,9 +77,9 @@ class Web:
     async def start(self) -> None:
         """Open the dashboard's port and the agents'. Raises `HiveError` when the dashboard's is taken."""
         await self.sessions.load()
-        listener = self._bind()
-        self._port = listener.getsockname()[1]
-        self._server = HttpServer(self._application(), listener, BoundedProtocol)
+        listeners = self._bind()
+        self._port = port_of(listeners[0])
+        self._server = HttpServer(self._application(), listeners, BoundedProtocol)
         await self._server.start()
         if self._settings.agent_page_ports:
             self._watching = asyncio.create_task(self._watch_agents(), name="web-agent-ports")
@@ -109,10 +109,10 @@ class Web:
         """The browsers that are logged in."""
         return self.sessions.views()
 
-    def _bind(self) -> Any:
+    def _bind(self) -> list[socket.socket]:
         settings = self._settings
         try:
-            return bind(settings.listen_address, settings.dashboard_port, "the dashboard")
+            return bind_both_families(settings.listen_address, settings.dashboard_port, "the dashboard")
         except Conflict as error:
             raise Conflict(
                 f"{error.message}; stop that program, or set dashboard_port "

@@ -9,6 +9,7 @@ import asyncio
 import errno
 import itertools
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 import uvicorn
@@ -23,7 +24,16 @@ UNREAD_SECONDS = 30  # how long a peer may leave what we sent unread
 BACKLOG = 128
 CLOSE_SECONDS = 3
 
+FREE_PORT_TRIES = 20
+
+# Where else a name leads that leads to the address: to itself in the other family.
+OTHER_FAMILY = {"127.0.0.1": "::1", "::1": "127.0.0.1", "0.0.0.0": "::", "::": "0.0.0.0"}  # noqa: S104
+
 _numbers = itertools.count(1)
+
+
+class NoSuchAddress(HiveError):
+    """This machine does not have that address."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -97,10 +107,10 @@ class AgentPortProtocol(BoundedProtocol):
 
 
 class HttpServer:
-    """An ASGI application on one listening socket, until closed."""
+    """An ASGI application on its listening sockets, until closed."""
 
-    def __init__(self, app: Any, listener: socket.socket, protocol: type[BoundedProtocol]) -> None:
-        self._listener = listener
+    def __init__(self, app: Any, listeners: Sequence[socket.socket], protocol: type[BoundedProtocol]) -> None:
+        self._listeners = list(listeners)
         self._config = uvicorn.Config(
             app,
             http=protocol,
@@ -122,18 +132,18 @@ class HttpServer:
 
     @property
     def port(self) -> int:
-        return int(self._listener.getsockname()[1])
+        return port_of(self._listeners[0])
 
     async def start(self) -> None:
         """Begin to accept. `Server.serve` would take the daemon's signals and poll ten times a second."""
         self._config.load()
         self._server.lifespan = self._config.lifespan_class(self._config)
         self._server.server_state.default_headers = self._config.encoded_headers
-        await self._server.startup(sockets=[self._listener])
+        await self._server.startup(sockets=self._listeners)
 
     async def close(self) -> None:
         """Stop accepting and let running replies end, for at most `CLOSE_SECONDS`."""
-        await self._server.shutdown(sockets=[self._listener])
+        await self._server.shutdown(sockets=self._listeners)
         state = self._server.server_state
         if state.tasks:
             await asyncio.wait(state.tasks, timeout=CLOSE_SECONDS)
@@ -141,15 +151,47 @@ class HttpServer:
             connection.transport.abort()
 
 
+def port_of(listener: socket.socket) -> int:
+    return int(listener.getsockname()[1])
+
+
+def bind_both_families(address: str, port: int, what: str) -> list[socket.socket]:
+    """As `bind`, and the same port of the other address family where a name leads to both.
+
+    Browsers try `localhost` on ::1 before 127.0.0.1. If core held only the one, an agent on the host's
+    network could listen on the other, and would be served the origin that keeps the operator's key.
+    """
+    tries = 1 if port else FREE_PORT_TRIES
+    while True:
+        first = bind(address, port, what)
+        other = OTHER_FAMILY.get(first.getsockname()[0])
+        if other is None:
+            return [first]
+        try:
+            return [first, bind(other, port_of(first), what)]
+        except NoSuchAddress:
+            return [first]  # a machine without that family
+        except HiveError:
+            first.close()
+            tries -= 1
+            if not tries:
+                raise
+
+
 def bind(address: str, port: int, what: str) -> socket.socket:
     """A listening TCP socket; port 0 picks a free one. Raises `Conflict` or `HiveError` naming the port."""
     family, kind, protocol, _, target = _resolve(address, port, what)
-    listener = socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)
+    try:
+        listener = socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)
+    except OSError as error:
+        raise NoSuchAddress(f"cannot listen on {address} for {what}: {error.strerror}") from None
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         # Accepted connections inherit these: a peer that reads nothing, or has vanished, is dropped.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_SECONDS * 1000)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind(target)
         listener.listen(BACKLOG)
         listener.setblocking(False)
@@ -157,7 +199,9 @@ def bind(address: str, port: int, what: str) -> socket.socket:
         listener.close()
         if error.errno == errno.EADDRINUSE:
             raise Conflict(f"port {port} on {address} for {what} is taken by another program") from None
-        raise HiveError(f"cannot listen on port {port} of {address} for {what}: {error.strerror}") from None
+        kind_of_error = NoSuchAddress if error.errno == errno.EADDRNOTAVAIL else HiveError
+        message = f"cannot listen on port {port} of {address} for {what}: {error.strerror}"
+        raise kind_of_error(message) from None
     return listener
 
 

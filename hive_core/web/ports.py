@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from hive_core.web.headers import HostRules
-from hive_core.web.listener import AgentPortProtocol, HttpServer, bind
+from hive_core.web.listener import AgentPortProtocol, HttpServer, bind, port_of
 from hive_core.web.refusals import WebRefusal
 from hive_shared.errors import HiveError
 
@@ -113,7 +113,7 @@ class AgentPorts:
             self._problems[name] = f"{error.message}; open the page from the dashboard instead"
             return
         self._problems.pop(name, None)
-        redirect = Redirect(name, self._dashboard_port(), self._rules_of(listener.getsockname()[1]))
-        server = HttpServer(redirect, listener, AgentPortProtocol)
+        redirect = Redirect(name, self._dashboard_port(), self._rules_of(port_of(listener)))
+        server = HttpServer(redirect, [listener], AgentPortProtocol)
         await server.start()
         self._servers[name] = server

@@ -4,12 +4,16 @@ Each is tried twice: with the rule in force it fails, with the rule taken out it
 """
 
 import asyncio
+import contextlib
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from hive_core.web import gate, headers
+from hive_core.web import gate, headers, listener
+from hive_shared.errors import Conflict
+from tests.conftest import need
 from tests.support.web_hive import WebHive, raw_request, running_web
 
 IN_FORCE = pytest.mark.parametrize("in_force", [True, False], ids=["in-force", "taken-out"])
@@ -237,3 +241,44 @@ async def test_a_page_name_cannot_break_out_of_a_redirect(hive: WebHive) -> None
         reply = await operator.get(f"/agents/{name}")
         assert reply.status_code in (404, 422), name
         assert "location" not in reply.headers
+
+
+@IN_FORCE
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "::1"])
+async def test_nobody_can_listen_where_the_dashboards_name_also_leads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, in_force: bool
+) -> None:
+    """Browsers try `localhost` on ::1 first: who listens there is served the dashboard's own origin."""
+    need(_has_ipv6(), "this machine has no IPv6 loopback")
+    if not in_force:
+        monkeypatch.setattr(listener, "OTHER_FAMILY", {})
+    async with running_web(tmp_path, listen_address=address, agent_page_ports=False) as hive:
+        squatted = 0
+        for other in ("127.0.0.1", "::1"):
+            family = socket.AF_INET6 if ":" in other else socket.AF_INET
+            with socket.socket(family) as squatter, contextlib.suppress(OSError):
+                squatter.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                squatter.bind((other, hive.web.port))
+                squatter.listen()
+                squatted += 1
+        assert squatted == (0 if in_force else 1)
+
+
+async def test_the_hive_does_not_start_beside_a_squatter(tmp_path: Path) -> None:
+    need(_has_ipv6(), "this machine has no IPv6 loopback")
+    with socket.socket(socket.AF_INET6) as squatter:
+        squatter.bind(("::1", 0))
+        squatter.listen()
+        port = squatter.getsockname()[1]
+        with pytest.raises(Conflict, match=f"port {port} on ::1"):
+            async with running_web(tmp_path, dashboard_port=port):
+                pass
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True

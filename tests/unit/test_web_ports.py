@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from hive_core.web import listener
 from hive_core.web.headers import HostRules
 from hive_core.web.listener import bind
 from hive_shared.errors import Conflict, HiveError
+from tests.conftest import need
 from tests.support.web_hive import WebHive, read_events, running_web
 
 
@@ -160,10 +162,7 @@ def test_on_port_80_browsers_leave_the_port_out() -> None:
 
 
 async def test_an_ipv6_listener_works_as_well(tmp_path: Path) -> None:
-    try:
-        bind("::1", 0, "a test").close()
-    except HiveError:
-        pytest.skip("this machine has no IPv6 loopback")
+    need(_has_ipv6(), "this machine has no IPv6 loopback")
     async with running_web(tmp_path, listen_address="::1", agent_page_ports=False) as hive:
         url = (await hive.web.login_url()).url
         assert url.startswith(f"http://[::1]:{hive.web.port}/login#")
@@ -172,3 +171,31 @@ async def test_an_ipv6_listener_works_as_well(tmp_path: Path) -> None:
 
 async def _get_page(hive: WebHive, url: str) -> int:
     return (await hive.stranger().get(url.partition("#")[0])).status_code
+
+
+def _has_ipv6() -> bool:
+    try:
+        bind("::1", 0, "a test").close()
+    except HiveError:
+        return False
+    return True
+
+
+async def test_localhost_is_answered_in_both_address_families(tmp_path: Path) -> None:
+    need(_has_ipv6(), "this machine has no IPv6 loopback")
+    async with running_web(tmp_path, agent_page_ports=False) as hive:
+        for address in ("127.0.0.1", "::1"):
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            reader, writer = await asyncio.open_connection(address, hive.web.port, family=family)
+            writer.write(f"GET /login HTTP/1.1\r\nHost: localhost:{hive.web.port}\r\n\r\n".encode())
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+            writer.close()
+
+
+def test_a_machine_without_the_other_family_is_served_in_the_one_it_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(listener, "OTHER_FAMILY", {"127.0.0.1": "2001:db8::1"})
+    [only] = listener.bind_both_families("127.0.0.1", 0, "a test")
+    assert only.getsockname()[0] == "127.0.0.1"
+    only.close()
