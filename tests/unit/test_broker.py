@@ -473,6 +473,24 @@ async def test_a_send_that_is_refused_leaves_the_receiver_waiting_in_its_place(t
         assert bodies((await second).messages) == ["two"]
 
 
+async def test_a_cancelled_send_keeps_the_receiver_it_was_meant_for(tmp_path: Path) -> None:
+    async with running(tmp_path / "b.sqlite") as parts:
+        receiving = await waiting_recv(parts, "bob")
+        go_on = threading.Event()
+        parts.store.submit(lambda _: go_on.wait())
+        first = asyncio.create_task(parts.send("bob", "one"))
+        await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.wait([first])
+        second = asyncio.create_task(parts.send("bob", "two"))
+        await asyncio.sleep(0)
+        go_on.set()
+        await second
+        assert bodies(await receiving) == ["one"]
+        assert parts.broker.unread("bob") == 1
+        assert bodies(await parts.take("bob")) == ["two"]
+
+
 async def test_a_repeated_key_hands_nothing_to_who_waits(tmp_path: Path) -> None:
     async with running(tmp_path / "b.sqlite") as parts:
         request = Send(to="bob", body="once", key="0123456789")
