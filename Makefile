@@ -19,8 +19,7 @@ help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/'
 
 up: $(RUN_STAMP) ## install what is missing, start the hive under ./.hive, print the login URL
-	@if [ -z "$$HIVE_CLAUDE_PATH" ] && [ -x $(CLAUDE) ]; then export HIVE_CLAUDE_PATH="$(CURDIR)/$(CLAUDE)"; fi; \
-	  exec $(BIN)/hive-c0re --root $(HIVE_ROOT) serve $(SERVE_FLAGS)
+	@exec $(BIN)/hive-c0re --root $(HIVE_ROOT) serve $(SERVE_FLAGS)
 
 test: $(DEV_STAMP) ## the whole test suite; what this machine cannot run is skipped with a reason
 	@$(BIN)/python -m pytest $(PYTEST_FLAGS)

@@ -7,6 +7,7 @@ audit: also for what was refused. Surfaces and web call these and nothing behind
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -26,7 +27,7 @@ from hive_core.roster import Roster
 from hive_shared import wire
 from hive_shared.errors import Conflict, HiveError, NotAvailable, Unavailable
 from hive_shared.events import HelperEvent
-from hive_shared.names import MANAGER, OPERATOR, SYSTEM, check_agent_name, check_existing_name
+from hive_shared.names import MANAGER, OPERATOR, SYSTEM, check_agent_name
 from hive_shared.wire import ApprovalKind, ApprovalStatus
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ T = TypeVar("T")
 INBOX_SHOWN = 50
 MESSAGES_SHOWN = 200
 RESOLVED_SHOWN = 20
+REFUSALS_RECORDED_PER_HOUR = 200  # of one principal
 FOLLOW_QUEUE = 2000  # messages a follower may be behind
 SAME_ALARM_SECONDS = 600.0  # a flood or a lost login is told once in that time, however often it happens
 STOP_ANSWER = "stop "  # and the agent's name
@@ -86,11 +88,13 @@ class Actions:
         self._work = TaskSet("approved work")
         self._alarms: dict[tuple[str, str], float] = {}
         self._interrupted: list[wire.ApprovalView] = []
+        self._refusals: Counter[str] = Counter()
+        self._refusal_hour = -1
         self._pending: set[int] = set()
         self._open_questions: set[int] = set()
 
     async def open(self) -> None:
-        """Count what waits, and begin to tell the dashboards of every change. Call once, before any door opens."""
+        """Count what waits, and from now on tell dashboards of changes. Call before any door opens."""
         # Taken now: what is approved from here on is begun by that approval itself, and only once.
         self._interrupted = await self.approvals.unfinished()
         self._pending = {approval.id for approval in await self.approvals.pending()}
@@ -487,11 +491,13 @@ class Actions:
     ) -> wire.AgentDone:
         """One lifecycle operation on one live agent."""
         authorize(who, operation, name)
-        check_existing_name(name)
+        note = await self._recorded(who, operation, name[:64], self._on_live_agent(name, work))
+        return wire.AgentDone(agent=self.roster.view(name), note=note)
+
+    async def _on_live_agent(self, name: str, work: Callable[[], Awaitable[str]]) -> str:
         if self.registry.require(name).kept:
             raise Conflict(f"agent {name} was destroyed; revive it first (spawn {name})")
-        note = await self._recorded(who, operation, name, work())
-        return wire.AgentDone(agent=self.roster.view(name), note=note)
+        return await work()
 
     async def _destroy(self, who: Principal, name: str) -> wire.AgentDone:
         authorize(who, Operation.DESTROY)
@@ -514,9 +520,20 @@ class Actions:
         try:
             return await work
         except HiveError as error:
-            with contextlib.suppress(Unavailable):  # a store that is down has been told already
-                await self.audit.record(who, str(action), subject, f"refused: {error.code}", error.message)
+            if self._worth_recording(who):
+                with contextlib.suppress(Unavailable):  # a store that is down has been told already
+                    await self.audit.record(
+                        who, str(action), subject, f"refused: {error.code}", error.message
+                    )
             raise
+
+    def _worth_recording(self, who: Principal) -> bool:
+        """The audit only grows: nobody may fill the disk with refusals (SECURITY 11)."""
+        hour = int(asyncio.get_running_loop().time() // 3600)
+        if hour != self._refusal_hour:
+            self._refusal_hour, self._refusals = hour, Counter()
+        self._refusals[who.name] += 1
+        return self._refusals[who.name] <= REFUSALS_RECORDED_PER_HOUR
 
     async def _tell_manager(self, event: HelperEvent) -> None:
         """A fact for the manager, as a message from `system`; dropped only while there is no manager."""

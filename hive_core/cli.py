@@ -459,13 +459,12 @@ def doctor(hive: Hive) -> None:
 
 
 def _machine(hive: Hive) -> "Machine":
-    from hive_core.cli_serve import settings_from
-    from hive_core.config import BadConfig, Settings
+    from hive_core.config import BadConfig, Settings, load_settings
     from hive_core.doctor import Machine
 
     problem = ""
     try:
-        settings = settings_from(_root_flags(hive), hive.options.config)
+        settings = load_settings(_root_flags(hive), hive.options.config)
     except BadConfig as error:
         settings, problem = Settings(), error.message
     return Machine(

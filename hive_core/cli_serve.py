@@ -12,13 +12,10 @@ import uvloop
 from hive_core import cli_output
 from hive_core.cli_command import Failed, UsageProblem
 from hive_core.cli_output import ReaderGone
-from hive_core.config import BadConfig, Settings, load_settings
+from hive_core.config import BadConfig, load_settings
 from hive_core.terminal_text import clean, clean_line
 from hive_shared import wire
 
-PROJECT = (
-    Path(__file__).resolve().parent.parent
-)  # of an installed package: a directory without what we look for
 Ready = Callable[[wire.HiveStatus, wire.LoginUrl], None]
 
 
@@ -29,7 +26,7 @@ def serve(flags: Mapping[str, Any], config: Path | None, *, as_json: bool) -> No
     daemon needs, and whatever `HiveError` it ends with.
     """
     try:
-        settings = settings_from(flags, config)
+        settings = load_settings(flags, config)
     except BadConfig as error:
         raise UsageProblem(error.message) from None
     from hive_core import daemon
@@ -42,18 +39,6 @@ def serve(flags: Mapping[str, Any], config: Path | None, *, as_json: bool) -> No
     except OSError as error:
         where = f" {error.filename}:" if error.filename else ""
         raise Failed(f"the daemon cannot run:{where} {error.strerror or error}; {_advice(error)}") from error
-
-
-def settings_from(flags: Mapping[str, Any], config: Path | None) -> Settings:
-    """As `load_settings`; in a checkout the CLI of `make claude` is used, unless another one is named.
-
-    Raises `BadConfig`.
-    """
-    settings = load_settings(flags, config)
-    own = PROJECT / ".claude-cli" / "claude"
-    if settings.claude_path is not None or not own.is_file():
-        return settings
-    return load_settings({**flags, "claude_path": own}, config)
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
