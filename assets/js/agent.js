@@ -185,6 +185,7 @@ new Prompt({
   base,
   terminal,
   models: () => now.state?.models ?? [],
+  idle: () => now.reachable && now.state?.badge === "idle",
   changed: () => void refreshState(),
   cleared: clear,
 });

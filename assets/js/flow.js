@@ -30,7 +30,8 @@ export function renderFlow(state) {
       ? `No messages from or to ${chosen} among those loaded.`
       : "Nothing was said yet. Write to the manager above and watch the hive wake up here.",
   );
-  show(one("#flow-older"), state.messages.length > 0 && !exhausted && state.allowsMore);
+  const oldest = state.messages.at(-1)?.id ?? 0;
+  show(one("#flow-older"), oldest > 1 && !exhausted && state.allowsMore);
 }
 
 /** @param {Message} message */

@@ -14,6 +14,7 @@ import { ApiError, postForm } from "./api.js";
 import { confirmed } from "./confirm.js";
 import { h, setText } from "./dom.js";
 import { toast } from "./notices.js";
+import { asText } from "./text.js";
 
 /**
  * Named ways to turn a form into fields, for forms that are not sent as they stand. May throw ApiError.
@@ -92,8 +93,14 @@ async function post(form, button, paths, fields, done) {
     form.dispatchEvent(new CustomEvent("hive:settled", { bubbles: true }));
   }
   if (form.hasAttribute("data-reset")) form.reset();
-  if (done) toast([done, result?.note].filter(Boolean).join(" "));
+  if (done) toast([done, sentence(result?.note)].filter(Boolean).join(" "));
   form.dispatchEvent(new CustomEvent("hive:done", { bubbles: true }));
+}
+
+/** @param {unknown} note */
+function sentence(note) {
+  const text = asText(note);
+  return text && text[0].toUpperCase() + text.slice(1);
 }
 
 /**

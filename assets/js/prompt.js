@@ -12,9 +12,11 @@ const HISTORY_MAX = 100;
  *   base: string,
  *   terminal: import("./terminal.js").Terminal,
  *   models: () => string[],
+ *   idle: () => boolean,
  *   changed: () => void,
  *   cleared: () => void,
- * }} Surroundings  `base` is the agent's path; `changed` is called when a command may have changed its state
+ * }} Surroundings  `base` is the agent's path; `idle`: a message is taken up at once, and its turn shows it;
+ *   `changed` is called when a command may have changed the agent's state
  */
 
 export class Prompt {
@@ -139,8 +141,9 @@ export class Prompt {
 
   /** @param {string} text */
   async say(text) {
+    const waits = !this.around.idle();
     await postForm(`${this.around.base}send`, { body: text });
-    this.print("❯", text);
+    if (waits) this.print("✉", `waits in the inbox: ${text}`);
   }
 
   /** @param {string} text */
@@ -153,27 +156,26 @@ export class Prompt {
       case "/clear":
         return this.around.cleared();
       case "/cancel":
-        return this.post("api/cancel", {}, "cancelling the turn");
+        return this.post("api/cancel", {});
       case "/compact":
-        return this.post("api/compact", {}, "compacting");
+        return this.post("api/compact", {});
       case "/new-session":
-        return this.post("api/new-session", {}, "the next turn begins a new session");
+        return this.post("api/new-session", {});
       case "/model":
         if (!argument)
           return this.print(
             "·",
             `usage: /model <name>   known: ${this.around.models().join(", ") || "whatever the backend takes"}`,
           );
-        return this.post("api/model", { model: argument }, `model is now ${argument}`);
+        return this.post("api/model", { model: argument });
       default:
         throw new Error(`unknown command ${name}; /help lists the commands`);
     }
   }
 
-  /** @param {string} path @param {Record<string, string>} fields @param {string} said */
-  async post(path, fields, said) {
-    const { note } = await postForm(this.around.base + path, fields);
-    this.print("·", note || said);
+  /** What comes of it, the harness tells in the tail. @param {string} path @param {Record<string, string>} fields */
+  async post(path, fields) {
+    await postForm(this.around.base + path, fields);
     this.around.changed();
   }
 }

@@ -236,12 +236,12 @@ def test_writing_to_an_agent_survives_a_refusal_and_a_reload(hive: MockHive, pag
 
 def test_the_flow_is_live_filtered_and_goes_back(hive: MockHive, page: Page) -> None:
     hive.agents["alice"] = agent_view("alice")
-    hive.messages = [message(n, "alice", "hm1nd", f"line {n}") for n in range(1, 251)]
+    hive.messages = [message(n, "alice", "hm1nd", f"line {n}") for n in range(11, 261)]
     opened(page)
     expect(page.locator("#flow-list li")).to_have_count(200)
     page.get_by_role("button", name="load older").click()
     expect(page.locator("#flow-list li")).to_have_count(250)
-    hive.say(251, "hm1nd", "operator", "the newest")
+    hive.say(261, "hm1nd", "operator", "the newest")
     expect(page.locator("#flow-list li").first).to_contain_text("the newest")
     page.get_by_label("only").select_option("operator")
     expect(page.locator("#flow-list li")).to_have_count(1)
