@@ -44,6 +44,8 @@ ATTACH = Path(__file__).with_name("attach.py")
 ATTACH_SECONDS = 10.0
 START_SECONDS = 30.0
 INFO_MAX_BYTES = 4096
+HARNESS_LOOKS = 400
+HARNESS_LOOK_SECONDS = 0.005
 KILL_SECONDS = 10.0
 DRAIN_SECONDS = 2.0
 NOT_ISOLATED = "not isolated"
@@ -62,6 +64,7 @@ class _Run:
     lifeline: int | None
     began_seconds: float = field(default_factory=time.monotonic)
     first_pid: int | None = None  # of the sandbox's process namespace, or the keeper
+    harness_pid: int | None = None  # in the host's numbers; the keeper, where there is one
     up: bool = False
     asked: bool = False
     ended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -178,7 +181,7 @@ class LocalRuntime:
             return ContainerStatus(agent, Condition.GONE)
         if box.run is None or not box.run.up:
             return ContainerStatus(agent, Condition.DOWN)
-        return ContainerStatus(agent, Condition.UP, _harness_pid(box.run) or box.run.process.pid)
+        return ContainerStatus(agent, Condition.UP, box.run.harness_pid)
 
     async def logs(self, agent: str, lines: int) -> Sequence[str]:
         return self._console(agent).tail(lines)
@@ -251,11 +254,24 @@ class LocalRuntime:
             run.first_pid = run.process.pid
         else:
             run.first_pid = await self._first_pid(run)
-        if run.first_pid is None:
+        if run.first_pid is not None:
+            await self._find_harness(run)
+        if run.harness_pid is None or run.ended.is_set():
             await self._kill(run)
             last = " | ".join(self._console(box.spec.agent).tail(3))
             raise StartFailed(f"container {box.spec.container} did not start: {last}")
         run.up = True
+
+    async def _find_harness(self, run: _Run) -> None:
+        """The sandbox stands; its first process makes the harness in the next milliseconds, or ends."""
+        if self._sandbox is None:
+            run.harness_pid = run.process.pid
+            return
+        for _ in range(HARNESS_LOOKS):
+            run.harness_pid = _harness_pid(run)
+            if run.harness_pid is not None or run.ended.is_set():
+                return
+            await asyncio.sleep(HARNESS_LOOK_SECONDS)
 
     async def _first_pid(self, run: _Run) -> int | None:
         """What bubblewrap says of the process it made, or None if it ended without a word."""
@@ -311,6 +327,7 @@ class LocalRuntime:
 
     def _ask_to_end(self, run: _Run) -> bool:
         """SIGTERM to the harness itself: bubblewrap would not pass it on. False if there is nobody to ask."""
+        # Looked up again: a process id that is remembered may be somebody else's by now.
         pid = run.process.pid if self._sandbox is None else _harness_pid(run)
         return pid is not None and _signal(pid, signal.SIGTERM)
 
