@@ -215,7 +215,8 @@ class _Writer(threading.Thread):
 
     def _unavailable(self, error: BaseException | None) -> Unavailable:
         return Unavailable(
-            f"the database {self._path} cannot be written: {reason(error)}; nothing was stored"
+            f"the database {self._path} cannot be written: {reason(error)}; "
+            "nothing was stored, so try again once the disk or the other program lets it"
         )
 
     def _recover(self) -> None:
