@@ -178,6 +178,10 @@ class MockHive:
     def live(self, name: str, kind: str, data: dict[str, Any]) -> dict[str, Any]:
         return self.do(lambda: self.harnesses[name].add(kind, data))
 
+    def resend(self, text: str) -> None:
+        """Every open stream gets these bytes, as from a server that repeats itself."""
+        self.do(lambda: [queue.put_nowait(text) for queue in self._open_streams()])
+
     def drop_streams(self, half: str = "") -> None:
         """Every stream ends now, after the bytes in `half`."""
         self.do(lambda: self._end_streams(half))
@@ -212,9 +216,12 @@ class MockHive:
         self.messages.append(value)
         self._publish("message", value)
 
-    def _end_streams(self, half: str = "") -> None:
+    def _open_streams(self) -> list[asyncio.Queue[str | None]]:
         harnesses = [queue for harness in self.harnesses.values() for queue in harness.listeners]
-        for queue in (*self.listeners, *harnesses):
+        return [*self.listeners, *harnesses]
+
+    def _end_streams(self, half: str = "") -> None:
+        for queue in self._open_streams():
             if half:
                 queue.put_nowait(half)
             queue.put_nowait(CLOSE)

@@ -257,11 +257,10 @@ def test_an_answer_that_the_stream_overtook_does_not_turn_the_state_back(hive: M
     page.route("**/api/state", lambda route: held.append((route, route.fetch())))
     page.get_by_label("Message or slash command").fill("/compact")
     page.keyboard.press("Enter")  # a command asks for the state afterwards
-    expect(page.locator(".row-local").last).to_contain_text("/compact")
-    hive.do(lambda: hive.harnesses["hm1nd"].set_state(badge="compacting"))
-    expect(page.locator("#badge")).to_contain_text("compacting")
     while not held:
         page.wait_for_timeout(20)
+    hive.do(lambda: hive.harnesses["hm1nd"].set_state(badge="compacting"))
+    expect(page.locator("#badge")).to_contain_text("compacting")
     with page.expect_response("**/api/state"):
         held[0][0].fulfill(response=held[0][1])
     stream(hive, say("later"))

@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.demo_hive import say
-from tests.browser.mock_hive import CODE, MockHive, message
+from tests.browser.mock_hive import CODE, MockHive, agent_view, message, sse
 
 pytestmark = pytest.mark.browser
 
@@ -47,6 +47,26 @@ def test_many_drops_lose_and_double_nothing(hive: MockHive, page: Page) -> None:
             hive.drop_streams()
     expect(page.locator("#flow-list li")).to_have_count(40)
     assert flow_ids(page) == list(range(1, 41))
+
+
+def test_an_event_that_comes_again_changes_nothing(hive: MockHive, page: Page) -> None:
+    page.goto("/")
+    live(page)
+    old, new = agent_view("bob"), agent_view("bob", state="stopped")
+    hive.publish("agent", old)
+    hive.publish("agent", new)
+    hive.resend(sse("agent", old, "e1-1"))
+    hive.say(1, "a", "hm1nd", "afterwards")
+    expect(page.locator("#flow-list")).to_contain_text("afterwards")
+    expect(page.locator('#container-list [data-key="bob"]')).to_contain_text("stopped")
+
+    page.goto("/agents/hm1nd/")
+    live(page)
+    event = hive.live("hm1nd", "stream", say("once"))
+    hive.resend(sse("live", event, event["seq"]))
+    hive.live("hm1nd", "stream", say("last"))
+    expect(page.locator("#rows")).to_contain_text("last")
+    assert page.locator("#rows .row .cell").all_text_contents() == ["once", "last"]
 
 
 def test_a_restarted_daemon_is_met_with_a_new_snapshot(hive: MockHive, page: Page) -> None:
