@@ -193,7 +193,7 @@ async def test_a_form_that_is_no_text_is_an_error_of_the_request(
 async def test_refusals_carry_code_message_and_a_fitting_status(operator: httpx.AsyncClient) -> None:
     cases = [
         (await operator.post("/kill/nobody"), 404, ErrorCode.UNKNOWN_AGENT),
-        (await operator.post("/kill/NO"), 422, ErrorCode.INVALID_NAME),
+        (await operator.post("/request-spawn", data={"name": "NO"}), 422, ErrorCode.INVALID_NAME),
         (await operator.post("/send", data={"to": "nobody", "body": "x"}), 404, ErrorCode.UNKNOWN_RECIPIENT),
         (await operator.post("/destroy/hm1nd"), 409, ErrorCode.CONFLICT),
         (await operator.get("/nowhere"), 404, "not_found"),
