@@ -90,6 +90,7 @@ class Actions:
         self._interrupted: list[wire.ApprovalView] = []
         self._refusals: Counter[str] = Counter()
         self._refusal_hour = -1
+        self._carrying: dict[int, asyncio.Task[None]] = {}
         self._pending: set[int] = set()
         self._open_questions: set[int] = set()
 
@@ -211,14 +212,24 @@ class Actions:
         return denied
 
     async def wait_resolved(self, approval_id: int) -> wire.ApprovalView:
-        """The approval once it is deployed, failed or denied. Shielded: the work outlives the waiter."""
-        while True:
-            changed = self._approval_change(approval_id)
-            approval = await self.approvals.get(approval_id)
-            if approval.status in _FINISHED:
-                changed.cancel()
-                return approval
-            await changed
+        """The approval once it is deployed, failed or denied. The work outlives whoever waits for it.
+
+        Raises `Unavailable` when the work ended without either: the store could not be written.
+        """
+        changed = self._approval_change(approval_id)
+        work = self._carrying.get(approval_id)
+        try:
+            while (approval := await self.approvals.get(approval_id)).status not in _FINISHED:
+                if work is not None and work.done():
+                    raise Unavailable(
+                        f"approval {approval_id} could not be finished now; the log of hive-c0re says why, "
+                        "and its next start takes it up again"
+                    )
+                waited_for = {changed} if work is None else {changed, work}
+                await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
+            return approval
+        finally:
+            changed.cancel()
 
     async def resume_unfinished(self) -> None:
         """At start: go on with everything that was approved and not finished when the daemon ended."""
@@ -455,7 +466,10 @@ class Actions:
         return await self.approvals.approve(approval_id, who)
 
     def _begin(self, approval: wire.ApprovalView) -> None:
-        self._work.start(self._carry_out(approval), name=f"approval-{approval.id}")
+        work = self._work.start(self._carry_out(approval), name=f"approval-{approval.id}")
+        if work is not None:
+            self._carrying[approval.id] = work
+            work.add_done_callback(lambda _: self._carrying.pop(approval.id, None))
 
     async def _carry_out(self, approval: wire.ApprovalView) -> None:
         """Do what was approved; its outcome is in the approval, and told the manager."""
@@ -467,6 +481,10 @@ class Actions:
         except (HiveError, OSError) as error:
             note = error.message if isinstance(error, HiveError) else str(error)
             log.error("approval %d: spawning %s failed: %s", approval.id, agent, note)
+            resolved = await self.approvals.failed(approval.id, note)
+        except Exception:
+            log.exception("approval %d: spawning %s failed", approval.id, agent)
+            note = "something went wrong inside the daemon; its log has the details"
             resolved = await self.approvals.failed(approval.id, note)
         else:
             resolved = await self.approvals.deployed(approval.id, note)
@@ -575,6 +593,8 @@ class Actions:
 
     def _message_sent(self, message: wire.Message) -> None:
         self.feed.publish("message", _plain(message))
+        if message.to == OPERATOR:
+            self.publish_status()
         if self.registry.get(message.to) is not None:
             self.roster.changed(message.to)
 

@@ -276,6 +276,8 @@ class _Hive:
                 except (HiveError, OSError) as error:
                     log.error("%s could not be started: %s", record.name, error)
                     self.watch.failed_to_start(record.name)
+                except Exception:
+                    log.exception("%s could not be started", record.name)
 
         ours = [r for r in self.registry.live() if r.host == self.registry.host and r.name not in unfinished]
         await asyncio.gather(*(restore(record) for record in ours))

@@ -121,8 +121,12 @@ class Lifecycle:
     async def make_sockets(self) -> None:
         """Every live agent can be connected to, also while it is stopped."""
         for record in self._registry.live():
-            if record.host == self._registry.host:
+            if record.host != self._registry.host:
+                continue
+            try:
                 await self._sockets.open(record)
+            except (HiveError, OSError) as error:
+                log.error("%s cannot be connected to: %s", record.name, error)
 
     async def measure_tombstones(self) -> None:
         for record in self._registry.tombstones():
@@ -139,6 +143,8 @@ class Lifecycle:
     async def restore(self, record: AgentRecord) -> None:
         """After a start of the daemon: everything of the agent stands again; it runs if it should."""
         async with self._alone(record.name):
+            if self.runtime.status(record.name).condition is Condition.UP:
+                return  # somebody was quicker
             self._roster.set_state(record.name, AgentState.STOPPED)
             await self._reconcile(record)
             if record.wanted == "running":
@@ -208,8 +214,10 @@ class Lifecycle:
             self._roster.set_state(name, AgentState.REBUILDING)
             await self.runtime.stop(name)
             await self._directories(name, record.port)
-            await self._repositories(name)
+            made = await self._repositories(name)
             await self._reconcile(record)
+            if made:
+                await self._show_to_manager(name)
             if record.wanted != "running":
                 self._roster.set_state(name, AgentState.STOPPED)
                 return "rebuilt; it stays stopped"
@@ -236,6 +244,7 @@ class Lifecycle:
             await self._registry.set_kept(name, True)
             await self._sockets.close(name)
             await asyncio.to_thread(delete_tree, self._paths.run_dir(name))
+            os.utime(self._paths.agent_dir(name))  # the age of the tombstone
             self._roster.forget(name)
             await self._measure(name)
             return f"its state is kept under {self._paths.agent_dir(name)}"
@@ -308,12 +317,13 @@ class Lifecycle:
         for directory in (self._paths.config(name), self._paths.claude(name), self._paths.state(name)):
             _directory(directory, owner=self.runtime.owner)
 
-    async def _repositories(self, name: str) -> None:
+    async def _repositories(self, name: str) -> bool:
+        """The repositories that are missing; whether the proposed one had to be made."""
         staging = self._places.staging
         proposed = Repository(self._paths.config(name), PRIVATE, self.runtime.owner)
         applied = Repository(self._paths.applied(name), READABLE, None)
-        await make_repository(proposed, name, staging / f"{name}-config")
         await make_repository(applied, name, staging / f"{name}-applied")
+        return await make_repository(proposed, name, staging / f"{name}-config")
 
     async def _reconcile(self, record: AgentRecord) -> None:
         """Before a start: what it needs exists, whatever happened to it meanwhile."""
@@ -330,8 +340,12 @@ class Lifecycle:
         """A hive that was run with another isolation before: its agents' files change their user."""
         owner = self.runtime.owner
         for place in (self._paths.config(name), self._paths.claude(name), self._paths.state(name)):
-            if owner is not None and place.is_dir() and os.lstat(place).st_uid != owner:
+            if owner is None or not place.is_dir() or os.lstat(place).st_uid == owner:
+                continue
+            try:
                 give_tree(place, owner)
+            except RecursionError:
+                raise HiveError(f"{place} is nested too deeply to be given to user {owner}") from None
 
     async def _start(self, name: str) -> None:
         self._roster.set_state(name, AgentState.STARTING)
@@ -401,8 +415,10 @@ class Lifecycle:
         return left
 
     async def _measure(self, name: str) -> None:
-        size = await asyncio.to_thread(tree_bytes, self._paths.agent_dir(name))
-        self._roster.set_state_bytes(name, size)
+        place = self._paths.agent_dir(name)
+        size = await asyncio.to_thread(tree_bytes, place)
+        since_ms = int(os.lstat(place).st_mtime * 1000) if size is not None else None
+        self._roster.set_tombstone(name, size, since_ms)
 
     async def _show_to_manager(self, name: str) -> None:
         """The manager works on every agent's repository and state, also of one that came after it."""

@@ -106,8 +106,14 @@ class Planner:
         claude = self._claude()
         if claude is None or claude.is_relative_to("/usr"):
             return []
-        shown = claude if _is_one_file(claude) else claude.parent
+        alone = _is_one_file(claude) or self._is_private(claude.parent)
+        shown = claude if alone else claude.parent
         return [Bind(shown, shown)]
+
+    def _is_private(self, directory: Path) -> bool:
+        """Whether showing the directory would show the hive, or a whole home."""
+        kept = (self._paths.state_root, self._paths.run_root, Path.home())
+        return any(place.is_relative_to(directory) for place in kept)
 
 
 def agent_binds(paths: HostPaths, name: str) -> list[Bind]:

@@ -89,8 +89,11 @@ class Roster:
         self._of(name).note = note
         self.changed(name)
 
-    def set_state_bytes(self, name: str, size: int | None) -> None:
-        self._of(name).state_bytes = size
+    def set_tombstone(self, name: str, state_bytes: int | None, since_ms: int | None) -> None:
+        """What is shown of kept state: its size, and since when it is kept."""
+        live = self._of(name)
+        live.state_bytes = state_bytes
+        live.since_ms = live.since_ms if since_ms is None else since_ms
         self.publish_tombstones()
 
     def report(self, name: str, report: HarnessReport, connection: int) -> HarnessReport:

@@ -37,7 +37,7 @@ def listen(path: Path, *, mode: int, group_id: int | None = None) -> socket.sock
     It is bound under a private name, gets mode and group, listens, and is then renamed over
     `path`: a stale socket is replaced in one step. The caller holds the daemon's lock.
     """
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh = private_name(path)
     fresh.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
@@ -58,6 +58,11 @@ def listen(path: Path, *, mode: int, group_id: int | None = None) -> socket.sock
         fresh.unlink(missing_ok=True)
         raise
     return listener
+
+
+def private_name(path: Path) -> Path:
+    """What `listen` calls a socket until it is ready."""
+    return path.with_name(f".{path.name}.{os.getpid()}")
 
 
 def connect_untrusted(path: Path) -> socket.socket:

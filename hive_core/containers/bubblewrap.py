@@ -34,6 +34,7 @@ STAGING = "/run"  # where launch.py puts what AGENT_USER could not reach
 PROBE_SECONDS = 20.0
 TMP_MAX_BYTES = 2**30
 HOME_MAX_BYTES = 2**30
+ROOT_MAX_BYTES = 2**26
 PATH_INSIDE = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _SYSTEM = (
@@ -161,7 +162,7 @@ def make_order(sandbox: Sandbox, spec: ContainerSpec, around: Surroundings, info
     passwd, group = memory_file("passwd", _USERS.encode()), memory_file("group", _GROUPS.encode())
     arguments = [
         *_namespaces(sandbox, spec),
-        *_system(),
+        *_system(sandbox),
         *(part for bind in spec.binds for part in _bind(sandbox, bind, mounts)),
         "--ro-bind-data", str(passwd), "/etc/passwd", "--ro-bind-data", str(group), "/etc/group",
         "--chdir", str(spec.workdir),
@@ -214,22 +215,29 @@ def _namespaces(sandbox: Sandbox, spec: ContainerSpec) -> list[str]:
     return [*options, "--disable-userns"] if "--disable-userns" in sandbox.options else options
 
 
-def _system() -> list[str]:
-    parts = ["--tmpfs", "/"]
+def _system(sandbox: Sandbox) -> list[str]:
+    parts = _tmpfs(sandbox, "/", ROOT_MAX_BYTES, "0755")
     for place in _SYSTEM:
         if os.path.islink(place) and place.count("/") == 1:
             parts += ["--symlink", os.readlink(place), place]
         elif os.path.isdir(place):
             parts += ["--ro-bind", os.path.realpath(place), place]
     parts += ["--proc", "/proc", *_covered_proc(), "--dev", "/dev"]
-    parts += ["--size", str(TMP_MAX_BYTES), "--perms", "1777", "--tmpfs", "/tmp"]  # noqa: S108 - the container's
-    parts += ["--size", str(HOME_MAX_BYTES), "--perms", "0700", "--tmpfs", "/root"]
+    parts += _tmpfs(sandbox, "/tmp", TMP_MAX_BYTES, "1777")  # noqa: S108 - the container's own
+    parts += _tmpfs(sandbox, "/root", HOME_MAX_BYTES, "0700")
     parts += ["--dir", "/run", "--dir", "/var/tmp", "--dir", "/opt", "--dir", "/etc"]  # noqa: S108
     for name in _ETC:
         source = os.path.realpath(f"/etc/{name}")
         if os.path.exists(source):
             parts += ["--ro-bind", source, f"/etc/{name}"]
     return parts
+
+
+def _tmpfs(sandbox: Sandbox, place: str, max_bytes: int, mode: str) -> list[str]:
+    """An empty directory in memory, bounded where this bubblewrap can do that."""
+    wanted = {"--size": str(max_bytes), "--perms": mode}
+    options = [part for name, value in wanted.items() if name in sandbox.options for part in (name, value)]
+    return [*options, "--tmpfs", place]
 
 
 def _covered_proc() -> list[str]:

@@ -159,7 +159,8 @@ def find_limiter(state_root: Path, limits: AgentLimits) -> Limiter:
             return CgroupLimiter(way(label, limits), limits)
         except NoCgroups as error:
             reasons.append(str(error))
-    return ProcessLimiter(limits, "; ".join(reasons))
+    log.debug("no cgroups: %s", "; ".join(reasons))
+    return ProcessLimiter(limits, "no cgroup here that core may divide")
 
 
 # --- version 2 --------------------------------------------------------------

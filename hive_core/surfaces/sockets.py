@@ -1,19 +1,22 @@
 """The sockets of agents and host: who listens where, with which mode (SECURITY 10)."""
 
+import asyncio
 import contextlib
 import grp
 import logging
 import os
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from hive_core.registry import AgentRecord
+from hive_core.untrusted import delete_tree
 from hive_shared.errors import HiveError
 from hive_shared.names import MANAGER
 from hive_shared.paths import HostPaths
 from hive_shared.server import Handler, SurfaceServer
-from hive_shared.sockets import listen
+from hive_shared.sockets import listen, private_name
 from hive_shared.wire import Surface
 
 log = logging.getLogger(__name__)
@@ -50,6 +53,7 @@ class AgentSockets:
         if name != MANAGER:
             private_directory(path.parent.parent, 0o700)
         private_directory(path.parent, 0o700, owner=self._owner)
+        await asyncio.to_thread(_make_way, path)
         try:
             listener = listen(path, mode=0o600)
             if self._owner is not None:
@@ -99,6 +103,20 @@ def private_directory(path: Path, mode: int, owner: int | None = None) -> None:
             os.fchown(directory, owner, owner)
     finally:
         os.close(directory)
+
+
+def _make_way(path: Path) -> None:
+    """A container may have put directories where its socket belongs; files a rename replaces by itself."""
+    for place in (path, private_name(path)):
+        if stat.S_ISDIR(_mode(place)):
+            delete_tree(place)
+
+
+def _mode(path: Path) -> int:
+    try:
+        return os.lstat(path).st_mode
+    except OSError:
+        return 0
 
 
 def _group_id(name: str) -> int | None:

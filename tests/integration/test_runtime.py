@@ -76,6 +76,7 @@ async def test_spawn_by_approval_then_a_message_and_its_answer(hive: Hive) -> No
     await eventually(lambda: hive.is_idle("ann"), "ann is idle")
     await hive.send("ann", "send operator hello from ann")
     await eventually(lambda: has_message(hive, "ann", "hello from ann"), "the operator has the answer of ann")
+    await eventually(lambda: facts(hive, "spawned", "ann"), "the manager is told")
     assert [fact["ok"] for fact in await facts(hive, "spawned", "ann")] == [True]
     assert [fact["status"] for fact in await facts(hive, "approval_resolved", "ann")] == ["deployed"]
 
@@ -262,7 +263,11 @@ async def test_a_revival_whose_state_is_gone_fails_with_a_note(hive: Hive) -> No
     hive.paths.agent_dir("lost").rename(hive.root / "moved away")
     done = await hive.call(wire.Approve(approval_id=asked.approval.id))
     assert (done.approval.status, done.approval.note) == (ApprovalStatus.FAILED, "agent state dir missing")
-    assert [fact["ok"] for fact in await facts(hive, "spawned", "lost")][-1] is False
+
+    async def told() -> bool:
+        return [fact["ok"] for fact in await facts(hive, "spawned", "lost")] == [True, False]
+
+    await eventually(told, "the manager is told that it failed")
     assert await hive.agent("lost") is None
 
 

@@ -218,3 +218,38 @@ async def test_an_api_key_others_can_read_is_refused_and_never_shown(tmp_path: P
             for name in ("cmdline", "environ"):
                 assert b"very-secret" not in Path(f"/proc/{pid}/{name}").read_bytes()
         assert "very-secret" not in hive.log()
+
+
+async def test_what_an_agent_puts_in_the_way_of_its_socket_stops_neither_the_daemon_nor_the_others(
+    tmp_path: Path,
+) -> None:
+    async with running_hive(tmp_path / "hive", **QUICK) as hive:
+        await hive.spawn("alice", "bob")
+    socket = hive.paths.socket("alice")
+    socket.unlink(missing_ok=True)
+    (socket / "deep" / "er").mkdir(parents=True)
+    (socket / "deep" / "link").symlink_to("/")
+    hive.paths.socket("bob").unlink(missing_ok=True)
+    hive.paths.socket("bob").symlink_to("/etc/passwd")
+    passwd = Path("/etc/passwd").stat()
+    async with running_hive(tmp_path / "hive", **QUICK) as again:
+        for name in ("alice", "bob", "hm1nd"):
+            await eventually(lambda name=name: again.is_idle(name), f"{name} is idle")
+    assert (Path("/etc/passwd").stat().st_mode, Path("/etc/passwd").stat().st_uid) == (
+        passwd.st_mode,
+        passwd.st_uid,
+    )
+
+
+async def test_an_agent_that_cannot_start_leaves_the_daemon_and_the_others_well(tmp_path: Path) -> None:
+    async with running_hive(tmp_path / "hive", **QUICK) as hive:
+        await hive.spawn("alice", "bob")
+    hive.paths.state("alice").rename(tmp_path / "moved")
+    async with running_hive(tmp_path / "hive", **QUICK) as again:
+        await eventually(lambda: again.is_idle("bob"), "bob is idle")
+        await eventually(lambda: is_in(again, "alice", AgentState.CRASHED), "alice is shown as crashed")
+        view = await again.agent("alice")
+        assert view is not None
+        assert "rebuild alice" in view.note
+        await again.call(wire.Rebuild(name="alice"))
+        await eventually(lambda: again.is_idle("alice"), "alice is idle")
