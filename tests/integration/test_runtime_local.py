@@ -199,7 +199,7 @@ async def test_a_killed_harness_is_told_by_its_signal(bench: Bench) -> None:
 
 
 async def test_it_can_be_started_again_after_a_crash(bench: Bench) -> None:
-    await bench.run("echo again >> count; exit 1")
+    await bench.run("echo again >> count; sleep 0.2; exit 1")
     await bench.down()
     bench.changes.clear()
     await bench.runtime.start("alice")
