@@ -34,7 +34,7 @@ from hive_shared.errors import Conflict, HiveError
 
 log = logging.getLogger(__name__)
 
-INITIALIZE_SECONDS = 30.0  # for the CLI to come up: one second by itself, more on a busy machine
+INITIALIZE_SECONDS = 60.0  # for the CLI to come up: one second by itself, far more on a busy machine
 SET_MODEL_SECONDS = 10.0
 INTERRUPT_SECONDS = 10.0  # for an interrupted turn to end; then its process is killed
 INTERRUPT_AGAIN_SECONDS = 0.5

@@ -5,6 +5,7 @@ sees that something was left out.
 """
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ LINE_MAX_BYTES = 1024 * 1024  # larger ones are tool results (images); the conve
 HEAD_BYTES = 200  # of a line that could not be kept
 NOTE_SUBTYPE = "hyperhive_note"
 
-_RESULT_HEAD = b'{"type":"result"'
+_RESULT_HEAD = re.compile(rb'\s*\{\s*"type"\s*:\s*"result"')
 
 
 def note_line(text: str) -> dict[str, Any]:
@@ -51,7 +52,7 @@ class LineSplitter:
     def _add(self, piece: bytes) -> None:
         room = self._max_bytes - len(self._held)
         if self._dropped_bytes or len(piece) > room:
-            self._dropped_bytes += len(piece)
+            self._dropped_bytes += len(piece) + (0 if self._dropped_bytes else len(self._held))
             del self._held[HEAD_BYTES:]
             self._held += piece[: HEAD_BYTES - len(self._held)]
         else:
@@ -79,7 +80,7 @@ def parse(line: bytes) -> dict[str, Any]:
 
 def _too_long(head: bytes, dropped_bytes: int, max_bytes: int) -> dict[str, Any]:
     text = f"a line of more than {max(dropped_bytes, max_bytes)} bytes was left out: {_shown(head)}"
-    if head.startswith(_RESULT_HEAD):  # it still ends the turn
+    if _RESULT_HEAD.match(head):  # it still ends the turn
         return {"type": "result", "subtype": "error_during_execution", "is_error": True, "result": text}
     return note_line(text)
 

@@ -185,20 +185,26 @@ class ClaudeProcess:
     async def _read_output(self) -> None:
         output = cast(asyncio.StreamReader, self._process.stdout)
         splitter = LineSplitter(clean=self._redactor.clean)
-        while chunk := await output.read(CHUNK_BYTES):
-            for line in splitter.feed(chunk):
+        try:
+            while chunk := await output.read(CHUNK_BYTES):
+                for line in splitter.feed(chunk):
+                    await self._heard(line)
+            for line in splitter.finish():
                 await self._heard(line)
-        for line in splitter.finish():
-            await self._heard(line)
-        with contextlib.suppress(TimeoutError):  # so that `why_ended` knows the exit code
-            async with asyncio.timeout(GUARD_SECONDS):
-                await self._process.wait()
+            await self._gone_within(GUARD_SECONDS)  # so that `why_ended` knows the exit code
+        finally:
+            self._end_output()
+
+    def _end_output(self) -> None:
+        """Nothing comes any more: whoever waits is told so."""
         self._output_ended = True
         for answer in self._answers.values():
             if not answer.done():
                 answer.set_exception(ProcessEnded(self.why_ended()))
         if self._listener is not None:
-            await self._listener.put(None)
+            if self._listener.full():  # only when reading was cancelled
+                self._listener.get_nowait()
+            self._listener.put_nowait(None)
 
     async def _heard(self, line: dict[str, Any]) -> None:
         match line.get("type"):
@@ -262,7 +268,12 @@ class ClaudeProcess:
             if not await self._gone_within(GUARD_SECONDS):
                 self._kill_group()
                 await self._gone_within(GUARD_SECONDS)
-        for task in self._tasks:
+        await self._all_read()
+
+    async def _all_read(self) -> None:
+        """Both readers end with the output; unless somebody unkillable still holds it open."""
+        _, pending = await asyncio.wait(self._tasks, timeout=GUARD_SECONDS)
+        for task in pending:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 

@@ -25,32 +25,24 @@ KILL_SECONDS = 5.0  # for children that the kernel will not let go of (uninterru
 KILLED_EXIT_CODE = 128 + signal.SIGTERM
 NOT_FOUND_EXIT_CODE = 127
 
+_AWAITED = (signal.SIGTERM, signal.SIGCHLD)
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-class Stopped(BaseException):
-    """SIGTERM: our parent is gone, or wants everything ended."""
 
 
 def main(arguments: list[str]) -> int:
     """Run the program and wait for it; its exit code."""
     parent, program = int(arguments[0]), arguments[1:]
-    signal.signal(signal.SIGTERM, _stop)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)  # taken by sigwait alone: no handler, no race
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        return KILLED_EXIT_CODE  # it died before we asked to be told
+    child = _start(program)
+    _leave_standard_input()  # the program alone reads it
     try:
-        _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:
-            raise Stopped  # it died before we asked to be told
-        return _wait_for(_start(program))
-    except Stopped:
-        return KILLED_EXIT_CODE
+        return _wait_for(child)
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         kill_children(os.getpid())
-
-
-def _stop(*_: object) -> None:
-    raise Stopped
 
 
 def _start(program: list[str]) -> int:
@@ -58,13 +50,12 @@ def _start(program: list[str]) -> int:
     child = os.fork()
     if child == 0:
         _become(program, guard)
-    _leave_standard_input()  # the program alone reads it
     return child
 
 
 def _become(program: list[str], guard: int) -> None:
     try:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _AWAITED)
         _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() == guard:
             os.execvp(program[0], program)  # noqa: S606 - an argument list, never a shell
@@ -80,11 +71,27 @@ def _leave_standard_input() -> None:
 
 
 def _wait_for(child: int) -> int:
+    """The program's exit code once it has ended, or ours once we are to stop it."""
+    while signal.sigwait(_AWAITED) != signal.SIGTERM:
+        code = _reap(child)
+        if code is not None:
+            return code
+    return KILLED_EXIT_CODE
+
+
+def _reap(child: int) -> int | None:
+    """Reap whatever has ended, the program's orphans too; the exit code if `child` is among it."""
+    code = None
     while True:
-        pid, status = os.wait()  # orphans of the program are reaped on the way
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return code
+        if pid == 0:
+            return code
         if pid == child:
             code = os.waitstatus_to_exitcode(status)
-            return code if code >= 0 else 128 - code
+            code = code if code >= 0 else 128 - code
 
 
 def kill_children(parent: int) -> None:
