@@ -253,3 +253,35 @@ async def test_an_agent_that_cannot_start_leaves_the_daemon_and_the_others_well(
         assert "rebuild alice" in view.note
         await again.call(wire.Rebuild(name="alice"))
         await eventually(lambda: again.is_idle("alice"), "alice is idle")
+
+
+async def test_restarts_of_what_keeps_crashing_are_ever_further_apart_until_the_operator_starts_it(
+    tmp_path: Path,
+) -> None:
+    environment = {**QUICK, "HIVE_RESTART_BACKOFF_MAX_SECONDS": "0.6", "HIVE_HEALTHY_AFTER_SECONDS": "3600"}
+    async with running_hive(tmp_path / "hive", **environment) as hive:
+        await hive.spawn("alice")
+        for _ in range(3):
+            await crash(hive, "alice")
+        await hive.call(wire.Kill(name="alice"))
+        await hive.call(wire.Start(name="alice"))
+        await crash(hive, "alice")
+        lines = [line for line in hive.log().splitlines() if "alice crashed" in line]
+        assert [line.rpartition("again in ")[2] for line in lines] == ["0.3 s", "0.6 s", "0.6 s", "0.3 s"]
+        told = [fact for fact in await facts(hive) if fact["event"] == "container_crashed"]
+        assert len(told) == 2  # the first of each series
+
+
+async def crash(hive: Hive, name: str) -> None:
+    """Kill its harness, and wait until another one runs."""
+    view = await hive.agent(name)
+    assert view is not None
+    assert view.pid is not None
+    before = view.pid
+    os.kill(before, signal.SIGKILL)
+
+    async def again() -> bool:
+        view = await hive.agent(name)
+        return view is not None and view.state is AgentState.RUNNING and view.pid != before
+
+    await eventually(again, f"{name} runs again")
