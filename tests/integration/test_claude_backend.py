@@ -154,6 +154,7 @@ async def test_an_interrupt_ends_the_turn_and_keeps_process_and_conversation(age
     process = alice.backend.process_id
     assert await alice.backend.interrupt()
     assert (await turn).outcome is Outcome.CANCELLED
+    assert not await alice.backend.interrupt(), "nothing runs any more"
     assert (await alice.turn("and now?")).outcome is Outcome.OK
     assert alice.backend.process_id == process
     assert "think about it" in alice.api.requests[-1].user_texts[0]
@@ -189,13 +190,6 @@ async def test_an_interrupt_in_the_first_moment_of_a_turn_is_not_lost(agent: Any
     assert (await turn)[0].outcome is Outcome.CANCELLED
 
 
-async def test_interrupting_nothing_is_told_so(agent: Any) -> None:
-    alice = await agent([Reply("hello")])
-    assert not await alice.backend.interrupt()
-    await alice.turn("hello")
-    assert not await alice.backend.interrupt()
-
-
 async def test_another_model_is_used_from_the_next_turn_on_by_the_same_process(agent: Any) -> None:
     alice = await agent([Reply("one"), Reply("two"), Reply("three")])
     await alice.turn("one")
@@ -216,6 +210,9 @@ async def test_compacting_replaces_the_conversation_by_a_summary(agent: Any) -> 
         return Reply("<summary>we counted to two</summary>") if "summary" in request.prompt else Reply("yes")
 
     alice = await agent(script)
+    result, _ = await play(alice.backend.compact())
+    assert result.outcome is Outcome.FAILED
+    assert "No messages to compact" in result.note
     await alice.turn("one")
     await alice.turn("two")
     result, lines = await play(alice.backend.compact())
@@ -223,26 +220,7 @@ async def test_compacting_replaces_the_conversation_by_a_summary(agent: Any) -> 
     assert "compact_boundary" in [line.get("subtype") for line in lines]
     await alice.turn("three")
     assert "we counted to two" in str(alice.api.requests[-1].messages)
-    assert "one" not in alice.api.requests[-1].user_texts
-
-
-async def test_compacting_what_cannot_be_compacted_fails_with_the_reason(agent: Any) -> None:
-    alice = await agent([Reply("yes")])
-    result, _ = await play(alice.backend.compact())
-    assert result.outcome is Outcome.FAILED
-    assert "No messages to compact" in result.note
-
-
-async def test_a_prompt_that_no_longer_fits_is_an_overflow(agent: Any) -> None:
-    alice = await agent([TOO_LONG, Reply("fits")])
-    assert (await alice.turn("a lot")).outcome is Outcome.OVERFLOW
-    assert (await alice.turn("less")).outcome is Outcome.OK
-
-
-async def test_an_agent_that_quotes_errors_has_none(agent: Any) -> None:
-    quoted = "Prompt is too long. API Error: 401 Failed to authenticate. Request rejected (429)"
-    alice = await agent([Reply(quoted, SEND_TO_BOB), Reply(quoted)])
-    assert (await alice.turn(quoted)).outcome is Outcome.OK
+    assert not [text for text in alice.api.requests[-1].user_texts if "one" in text.split()]
 
 
 @pytest.mark.parametrize(
@@ -262,6 +240,35 @@ async def test_no_credentials_at_all_is_a_matter_of_login(agent: Any) -> None:
     alice = await agent([], environment={"ANTHROPIC_API_KEY": ""})
     assert alice.backend.login.needed()
     assert (await alice.turn("hello")).outcome is Outcome.AUTH
+
+
+QUOTED = "Prompt is too long. API Error: 401 Failed to authenticate. Request rejected (429)"
+
+
+async def test_what_the_api_refuses_becomes_an_outcome_and_leaves_the_process_usable(agent: Any) -> None:
+    odd = Refusal(400, "invalid_request_error", "messages.3: odd")
+    gone = Refusal(404, "not_found_error", "model: sonnet")
+    cases: list[tuple[str, list[Answer], Outcome, str]] = [
+        ("a prompt that no longer fits", [TOO_LONG], Outcome.OVERFLOW, "Prompt is too long"),
+        ("an agent that quotes errors has none", [Reply(QUOTED, SEND_TO_BOB), Reply(QUOTED)], Outcome.OK, ""),
+        ("another bad request", [odd], Outcome.FAILED, "messages.3: odd"),
+        ("a model that is not there", [gone, gone], Outcome.FAILED, "selected model"),
+        ("a short overload is waited out", [OVERLOADED, Reply("back")], Outcome.OK, ""),
+        ("a long one is for the harness to wait out", [OVERLOADED] * 2, Outcome.RATE_LIMITED, "529"),
+        ("a limit of unknown length", [rate_limited(120)], Outcome.RATE_LIMITED, "429"),
+        ("nothing", [Reply("fine")], Outcome.OK, ""),
+    ]
+    answers = [answer for _, given, _, _ in cases for answer in given]
+    alice = await agent(answers, environment={"CLAUDE_CODE_MAX_RETRIES": "1"})
+    processes = set()
+    for case, _, outcome, note in cases:
+        result = await alice.turn(QUOTED)
+        assert result.outcome is outcome, case
+        assert note in result.note, case
+        assert result.resumes_at_ms is None, case
+        processes.add(alice.backend.process_id)
+    assert len(alice.api.requests) == len(answers)
+    assert len(processes) == 1
 
 
 async def test_a_limit_names_its_end_when_the_api_does(agent: Any) -> None:
@@ -287,25 +294,6 @@ async def test_a_subscriptions_limit_names_its_reset_time(agent: Any) -> None:
     alice = await agent([limit], environment=token)
     result = await alice.turn("hello")
     assert (result.outcome, result.resumes_at_ms) == (Outcome.RATE_LIMITED, resets_at * 1000)
-
-
-@pytest.mark.parametrize("answer", [OVERLOADED, rate_limited(120)], ids=["529", "429 for long"])
-async def test_overload_is_a_limit_without_a_named_end(agent: Any, answer: Answer) -> None:
-    alice = await agent(lambda request: answer, environment={"CLAUDE_CODE_MAX_RETRIES": "1"})
-    result = await alice.turn("hello")
-    assert (result.outcome, result.resumes_at_ms) == (Outcome.RATE_LIMITED, None)
-
-
-async def test_a_short_overload_is_waited_out_inside_the_turn(agent: Any) -> None:
-    alice = await agent([OVERLOADED, Reply("back")])
-    assert (await alice.turn("hello")).outcome is Outcome.OK
-
-
-async def test_any_other_refusal_fails_the_turn_with_its_reason(agent: Any) -> None:
-    alice = await agent([Refusal(400, "invalid_request_error", "messages.3: odd"), Reply("fine")])
-    result = await alice.turn("hello")
-    assert (result.outcome, "messages.3: odd" in result.note) == (Outcome.FAILED, True)
-    assert (await alice.turn("hello")).outcome is Outcome.OK
 
 
 async def test_a_turn_whose_process_is_killed_goes_on_in_another_and_a_later_one_is_warm_again(
