@@ -190,9 +190,8 @@ class Tally:
     def stats(self, outcome: Outcome) -> TurnStats:
         """The figures of the turn so far."""
         usage = _object((self.result or {}).get("usage"))
-        usages = (
-            [usage] if any(_count(usage, name) for name in usage) else [*self._usage_of_messages.values()]
-        )
+        told = any(_count(usage, name) for name in usage)  # an interrupted or killed turn may tell nothing
+        usages = [*self._usage_before, *([usage] if told else self._usage_of_messages.values())]
         tools: dict[str, int] = {}
         for name in self._tools.values():
             tools[name] = tools.get(name, 0) + 1
