@@ -309,9 +309,9 @@ class Harness:
         self.history.publish(EventKind.NOTE, {"text": text})
 
 
-def make_backend(config: HarnessConfig, model: str) -> Backend:
-    """The backend that the configuration names; raises `BadRequest`."""
-    settings = BackendConfig(
+def backend_config(config: HarnessConfig, model: str) -> BackendConfig:
+    """What any backend of this harness is told."""
+    return BackendConfig(
         paths=config.paths,
         agent=config.agent,
         role=config.role,
@@ -320,6 +320,11 @@ def make_backend(config: HarnessConfig, model: str) -> Backend:
         mcp_tools=tuple(tool.name for tool in tools_for(config.role)),
         environment=config.environment,
     )
+
+
+def make_backend(config: HarnessConfig, model: str) -> Backend:
+    """The backend that the configuration names; raises `BadRequest`."""
+    settings = backend_config(config, model)
     match config.backend:
         case "claude":
             from hive_agent.backends.claude import ClaudeBackend
