@@ -262,8 +262,10 @@ class Actions:
             await self.approve(who, asked.approval.id)
         done = await self.wait_resolved(asked.approval.id)
         if done.status is not ApprovalStatus.DEPLOYED:
-            raise HiveError(f"spawn {name}: {done.status.value}: {done.note or 'see the log of hive-c0re'}")
-        return wire.AgentDone(agent=self.roster.view(name), note=done.note)
+            raise HiveError(
+                f"spawn {name}: {done.status.value}: {done.outcome or 'see the log of hive-c0re'}"
+            )
+        return wire.AgentDone(agent=self.roster.view(name), note=done.outcome)
 
     async def start(self, who: Principal, name: str) -> wire.AgentDone:
         return await self._manage(who, Operation.START, name, lambda: self.lifecycle.start(name))
@@ -586,7 +588,7 @@ class Actions:
         self.publish_status()
 
     def _question_changed(self, question: wire.QuestionView) -> None:
-        waits = question.answer is None
+        waits = not question.closed
         (self._open_questions.add if waits else self._open_questions.discard)(question.id)
         self.feed.publish("question", _plain(question))
         self.publish_status()
@@ -626,7 +628,7 @@ def _resolved(approval: wire.ApprovalView) -> HelperEvent:
         kind=approval.kind.value,
         commit=approval.commit,
         status=approval.status.value,
-        note=approval.note or None,
+        note=approval.outcome or None,
     )
 
 

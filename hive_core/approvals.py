@@ -208,7 +208,8 @@ def _view(row: Row[*tuple[Any, ...]]) -> ApprovalView:
         resolved_by=row.resolved_by,
         resolved_at_ms=row.resolved_at_ms,
         commit=row.commit_sha,
-        note=row.outcome_note or row.note,
+        note=row.note,
+        outcome=row.outcome_note,
         step=row.step,
         revives=row.revives,
     )

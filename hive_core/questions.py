@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 OPEN_MAX: Final = 20  # of one asker
 
-_OPEN: Final = table.c.answer.is_(None)
+_OPEN: Final = table.c.closed == ""
 
 Subscriber = Callable[[QuestionView], None]
 
@@ -67,7 +67,12 @@ class Questions:
         """
 
         def work(connection: Connection, post: Post) -> QuestionView:
-            values = {"answer": text, "answered_at_ms": self._clock(), "answered_by": str(principal)}
+            values = {
+                "answer": text,
+                "answered_at_ms": self._clock(),
+                "answered_by": str(principal),
+                "closed": "answered",
+            }
             change = update(table).where(table.c.id == number, _OPEN).values(values)
             answered = connection.execute(change).rowcount
             view = _read(connection, number)
@@ -135,4 +140,6 @@ def _view(row: Row[*tuple[Any, ...]]) -> QuestionView:
         answer=row.answer,
         answered_at_ms=row.answered_at_ms,
         answered_by=row.answered_by,
+        expires_at_ms=row.expires_at_ms,
+        closed=row.closed,
     )

@@ -54,6 +54,8 @@ class HelperEvent(Model):
         "killed",
         "destroyed",
         "operator_answered",
+        "question_expired",
+        "question_cancelled",
         "container_crashed",
         "needs_update",
         "needs_login",

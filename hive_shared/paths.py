@@ -91,6 +91,18 @@ class HostPaths:
     def revision_file(self, agent: str) -> Path:
         return self.applied_root / f".{agent}.hyperhive-rev"
 
+    def system_file(self, agent: str) -> Path:
+        """What building the agent's running configuration gave; core's own, read at each start."""
+        return self.applied_root / f".{agent}.system.json"
+
+    @property
+    def builds(self) -> Path:
+        """Work and logs of approvals that are or were built, by number."""
+        return self.state_root / "builds"
+
+    def build_log(self, approval_id: int) -> Path:
+        return self.builds / f"{approval_id}.log"
+
     def log_file(self, agent: str) -> Path:
         return self.logs / f"{agent}.log"
 

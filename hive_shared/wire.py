@@ -23,6 +23,7 @@ BATCH_MAX_BYTES = 900 * 1024  # of encoded messages in one reply, so that the li
 RECV_WAIT_DEFAULT_SECONDS = 30.0
 RECV_WAIT_MAX_SECONDS = 180.0
 RECV_MAX_MESSAGES = 100
+PACK_NAME_PATTERN = r"^submit-[0-9a-f]{32}\.pack$"
 TEXT_MAX_CHARACTERS = 4096  # notes, questions, options: what a person reads on one card
 
 MessageId = Annotated[int, Field(ge=1, le=2**63 - 1)]
@@ -126,6 +127,7 @@ class AgentView(Model):
     report: HarnessReport = HarnessReport()
     state_bytes: int | None = None
     has_credentials: bool = False
+    commit: str | None = None  # of its configuration, as it runs
 
 
 class ApprovalKind(StrEnum):
@@ -146,8 +148,37 @@ class ApprovalStatus(StrEnum):
     DENIED = "denied"
 
 
+class DiffBase(StrEnum):
+    """What a proposed commit is compared with (SPEC section 6)."""
+
+    RUNNING = "running"  # what the agent runs now; for a resolved approval, what it ran then
+    APPROVED = "approved"  # what the operator approved last
+    PROPOSED = "proposed"  # what was asked for last
+
+
+class DiffBases(Model):
+    """The shas that a proposed commit can be compared with."""
+
+    running: str | None = None
+    approved: str | None = None
+    proposed: str | None = None
+
+
+class RiskFlag(Model):
+    """A construct that the operator should look at before approving (SECURITY 8). Never a refusal."""
+
+    path: str
+    line: int
+    rule: str  # a slug, such as "fetch" or "path-outside"
+    text: str  # what it may do, in a sentence
+
+
 class ApprovalView(Model):
-    """One approval, pending or resolved."""
+    """One approval, pending or resolved.
+
+    `note` is what the requester said, `outcome` what became of it: the operator's reason, or why it
+    failed. Message, author, `commit_ref` and `flags` come out of a commit that an agent wrote.
+    """
 
     id: int
     kind: ApprovalKind
@@ -157,14 +188,45 @@ class ApprovalView(Model):
     requested_at_ms: int
     resolved_by: str | None = None
     resolved_at_ms: int | None = None
-    commit: str | None = None
+    commit: str | None = None  # the whole sha, pinned as tag proposal/<id>
     note: str = ""
+    outcome: str = ""
     step: str = ""
     revives: bool = False
+    rollback: bool = False  # asked for by the operator, to a commit that had been deployed before
+    commit_ref: str = ""
+    message: str = ""
+    author: str = ""
+    authored_at_ms: int | None = None
+    flags: list[RiskFlag] = []
+    bases: DiffBases = DiffBases()
+
+
+class FileDiff(Model):
+    """One file of a diff. `text` is a unified diff without headers, empty for what is no text."""
+
+    path: str
+    change: Literal["added", "deleted", "modified"]
+    added: int = 0
+    deleted: int = 0
+    text: str = ""
+    truncated: bool = False
+    mode: str = ""  # such as "100644 → 100755" when it changed
+
+
+class Deployment(Model):
+    """A commit that an agent ran, or runs."""
+
+    approval_id: int
+    commit: str
+    message: str = ""
+    deployed_at_ms: int | None = None
+    approved_by: str | None = None
+    running: bool = False
 
 
 class QuestionView(Model):
-    """One question to the operator; open while `answer` is None."""
+    """One question to the operator; open while `closed` is empty."""
 
     id: int
     asker: str
@@ -175,6 +237,8 @@ class QuestionView(Model):
     answer: str | None = None
     answered_at_ms: int | None = None
     answered_by: str | None = None
+    expires_at_ms: int | None = None
+    closed: Literal["", "answered", "cancelled", "expired"] = ""
 
 
 class AuditEntry(Model):
@@ -239,6 +303,29 @@ class ApprovalAsked(Model):
 
     approval: ApprovalView
     existing: bool = False
+
+
+class SpawnPrepared(Model):
+    """Where the manager finds the new agent's proposed repository."""
+
+    path: str
+
+
+class DiffSummary(Model):
+    """What was compared, after its files; `base_commit` is None where there is nothing to compare with."""
+
+    approval: ApprovalView
+    base: DiffBase
+    base_commit: str | None
+    files: int
+    added: int
+    deleted: int
+
+
+class Deployments(Model):
+    """What an agent ran, newest first."""
+
+    deployments: list[Deployment]
 
 
 class AgentList(Model):
@@ -402,13 +489,24 @@ class Status(Request[Standing]):
 
 
 class AskOperator(Request[QuestionAsked]):
-    """Put a question on the operator's dashboard; the answer arrives later as a message."""
+    """Put a question on the operator's dashboard; the answer arrives later as a message.
+
+    With `ttl_seconds` it closes by itself after that time, and a message says so.
+    """
 
     result: ClassVar[type[Model]] = QuestionAsked
     op: Literal["ask_operator"] = "ask_operator"
     question: Annotated[str, Field(min_length=1, max_length=TEXT_MAX_CHARACTERS)]
     options: Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=20)] = []
     multi: bool = False
+    ttl_seconds: Annotated[float, Field(ge=1, le=366 * 86400, allow_inf_nan=False)] | None = None
+
+
+class CancelQuestion(Request[Empty]):
+    """Take a question back: an agent its own ones, the operator any."""
+
+    op: Literal["cancel_question"] = "cancel_question"
+    question_id: MessageId
 
 
 class Remind(Request[ReminderSet]):
@@ -444,13 +542,41 @@ Name = Annotated[str, Field(min_length=1, max_length=64)]
 Note = Annotated[str, Field(max_length=TEXT_MAX_CHARACTERS)]
 
 
+Sha = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+PackName = Annotated[str, Field(pattern=PACK_NAME_PATTERN)]
+
+
+class PrepareSpawn(Request[SpawnPrepared]):
+    """Make the proposed repository of an agent that does not exist yet, so that it can begin configured.
+
+    Asking again for the same name answers with the repository there is.
+    """
+
+    result: ClassVar[type[Model]] = SpawnPrepared
+    op: Literal["prepare_spawn"] = "prepare_spawn"
+    name: Name
+
+
 class RequestSpawn(Request[ApprovalAsked]):
-    """Ask the operator for a new agent (or one revived from its tombstone)."""
+    """Ask the operator for a new agent (or one revived from its tombstone).
+
+    With `commit` and `pack` (as in `request_apply_commit`) it begins with that configuration, which the
+    operator approves together with it.
+    """
 
     result: ClassVar[type[Model]] = ApprovalAsked
     op: Literal["request_spawn"] = "request_spawn"
     name: Name
     note: Note = ""
+    commit_ref: Annotated[str, Field(max_length=256)] = ""
+    commit: Sha | None = None
+    pack: PackName | None = None
+
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> "RequestSpawn":
+        if (self.commit is None) != (self.pack is None):
+            raise ValueError("give both commit and pack, or neither")
+        return self
 
 
 class Kill(Request[AgentDone]):
@@ -486,12 +612,19 @@ class Update(Request[AgentDone]):
 
 
 class RequestApplyCommit(Request[ApprovalAsked]):
-    """Ask the operator to let an agent run this commit of its proposed repository."""
+    """Ask the operator to let an agent run this commit of its proposed repository.
+
+    Core never opens that repository. The caller puts a pack with the commit and everything it needs
+    into a file of its own socket directory: `pack` is the file's name, `commit` the whole sha,
+    `commit_ref` only what people called it. Core copies the file at once; the caller may then delete it.
+    """
 
     result: ClassVar[type[Model]] = ApprovalAsked
     op: Literal["request_apply_commit"] = "request_apply_commit"
     agent: Name
-    commit_ref: Annotated[str, Field(min_length=1, max_length=256)]
+    commit_ref: Annotated[str, Field(max_length=256)] = ""
+    commit: Sha
+    pack: PackName
     note: Note = ""
 
 
@@ -562,12 +695,50 @@ class Approve(Request[ApprovalAsked]):
 
 
 class Deny(Request[ApprovalAsked]):
-    """The operator's no; `note` tells the one who asked why."""
+    """The operator's no; `note` tells the one who asked why. `commit` is as in `approve`."""
 
     result: ClassVar[type[Model]] = ApprovalAsked
     op: Literal["deny"] = "deny"
     approval_id: MessageId
     note: Note = ""
+    commit: Annotated[str, Field(max_length=64)] | None = None
+
+
+class Diff(Request[DiffSummary]):
+    """The files that an approval's commit changes against `base`, one an item."""
+
+    result: ClassVar[type[Model]] = DiffSummary
+    item: ClassVar[type[Model] | None] = FileDiff
+    op: Literal["diff"] = "diff"
+    approval_id: MessageId
+    base: DiffBase = DiffBase.RUNNING
+
+
+class BuildLog(Request[LogLines]):
+    """What building an approval's commit printed; with `follow` each new line until it is resolved."""
+
+    result: ClassVar[type[Model]] = LogLines
+    item: ClassVar[type[Model] | None] = LogLine
+    op: Literal["build_log"] = "build_log"
+    approval_id: MessageId
+    follow: bool = False
+
+
+class Rollback(Request[ApprovalAsked]):
+    """Let an agent run again what it ran before: approval `approval_id`'s commit, or the one before."""
+
+    result: ClassVar[type[Model]] = ApprovalAsked
+    op: Literal["rollback"] = "rollback"
+    name: Name
+    approval_id: MessageId | None = None
+
+
+class History(Request[Deployments]):
+    """The commits that an agent ran, newest first."""
+
+    result: ClassVar[type[Model]] = Deployments
+    op: Literal["history"] = "history"
+    name: Name
 
 
 class Questions(Request[QuestionList]):
@@ -641,8 +812,18 @@ class Rebuild(Request[AgentDone]):
 
 AnyRequest = Request[Model]
 
-_AGENT: tuple[type[Request[Any]], ...] = (Send, Recv, Ack, Status, AskOperator, Remind, Report)
+_AGENT: tuple[type[Request[Any]], ...] = (
+    Send,
+    Recv,
+    Ack,
+    Status,
+    AskOperator,
+    CancelQuestion,
+    Remind,
+    Report,
+)
 _MANAGER: tuple[type[Request[Any]], ...] = (
+    PrepareSpawn,
     RequestSpawn,
     Kill,
     Start,
@@ -665,8 +846,13 @@ _HOST: tuple[type[Request[Any]], ...] = (
     Pending,
     Approve,
     Deny,
+    Diff,
+    BuildLog,
+    Rollback,
+    History,
     Questions,
     Answer,
+    CancelQuestion,
     Send,
     Inbox,
     Messages,

@@ -4,9 +4,18 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from hive_core.config import AgentLimits
+from hive_shared.errors import HiveError
+
+
+class BuildFailed(HiveError):
+    """The configuration could not be built."""
+
+
+# What building a configuration gave: JSON that only the runtime which built it understands.
+System = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -29,6 +38,7 @@ class ContainerSpec:
     binds: Sequence[Bind]
     workdir: Path
     limits: AgentLimits = field(default_factory=AgentLimits)
+    system: System = field(default_factory=dict)
 
 
 class Condition(StrEnum):
@@ -82,6 +92,15 @@ class ContainerRuntime(Protocol):
     @property
     def owner(self) -> int | None:
         """User and group whom a container's own directories have to belong to; None: core's own."""
+
+    def revision(self) -> str:
+        """What containers built now are built from; another one than recorded means `needs update`."""
+
+    async def build(self, agent: str, tree: Path, log: Callable[[str], None]) -> System:
+        """Build the configuration in `tree` (`agent.nix` and what it imports); the container is not touched.
+
+        Calls `log` with each line, from any thread. Raises `BuildFailed` with the last lines.
+        """
 
     async def create(self, spec: ContainerSpec) -> None:
         """Make the container, or replace what it is made from; it takes effect at the next start."""

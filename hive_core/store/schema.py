@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final
 from sqlalchemy import BigInteger, Index, Integer, MetaData, Table, Text, text
 from sqlmodel import Field, SQLModel
 
-HEAD_REVISION: Final = "0001"  # the newest migration; a database that says so needs none
+HEAD_REVISION: Final = "0002"  # the newest migration; a database that says so needs none
 
 _Id = BigInteger().with_variant(Integer(), "sqlite")  # AUTOINCREMENT wants exactly INTEGER
 _AUTOINCREMENT: Final[dict[str, Any]] = {"sqlite_autoincrement": True}
@@ -135,18 +135,28 @@ class Approval(HiveTable, table=True):
     outcome_note: str = Field(default="", sa_type=Text)
     step: str = Field(default="", sa_type=Text)
     revives: bool = False
+    rollback: bool = False
+    commit_ref: str = ""
+    message: str = Field(default="", sa_type=Text)  # of the commit
+    author: str = ""
+    authored_at_ms: int | None = _big(default=None)
+    flags: str = Field(default="[]", sa_type=Text)  # a JSON list of RiskFlag
+    base_running: str | None = None
+    base_approved: str | None = None
+    base_proposed: str | None = None
+    replaces: str | None = None  # what ran when the switch began: where to go back to if it fails
 
 
 class Question(HiveTable, table=True):
-    """One question to the operator; open while `answer` is null. Never deleted."""
+    """One question to the operator; open while `closed` is empty. Never deleted."""
 
     __tablename__ = "question"
     __table_args__ = (
         Index(
             "ix_question_open",
             "asker",
-            sqlite_where=text("answer IS NULL"),
-            postgresql_where=text("answer IS NULL"),
+            sqlite_where=text("closed = ''"),
+            postgresql_where=text("closed = ''"),
         ),
         _AUTOINCREMENT,
     )
@@ -160,6 +170,8 @@ class Question(HiveTable, table=True):
     answer: str | None = Field(default=None, sa_type=Text)
     answered_at_ms: int | None = _big(default=None)
     answered_by: str | None = None
+    expires_at_ms: int | None = _big(default=None)
+    closed: str = ""  # answered, cancelled, expired
 
 
 class Reminder(HiveTable, table=True):
