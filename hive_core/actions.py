@@ -26,7 +26,15 @@ from hive_core.reminders import Reminders
 from hive_core.roster import Roster
 from hive_shared import wire
 from hive_shared.errors import Conflict, HiveError, NotAvailable, Unavailable
-from hive_shared.events import HelperEvent
+from hive_shared.events import (
+    ApprovalResolved,
+    Destroyed,
+    HelperEvent,
+    Killed,
+    NeedsLogin,
+    Rebuilt,
+    Spawned,
+)
 from hive_shared.names import MANAGER, OPERATOR, SYSTEM, check_agent_name
 from hive_shared.wire import ApprovalKind, ApprovalStatus
 
@@ -169,7 +177,7 @@ class Actions:
         before = self.roster.report(who.name, said, connection)
         lost = said.badge is wire.Badge.NEEDS_LOGIN and before.badge is not wire.Badge.NEEDS_LOGIN
         if lost and who.kind is Kind.AGENT and self._first_alarm("needs_login", who.name):
-            await self._tell_manager(HelperEvent(event="needs_login", agent=who.name))
+            await self._tell_manager(NeedsLogin(agent=who.name))
         return wire.Empty()
 
     def connection_ended(self, who: Principal, connection: int) -> None:
@@ -274,7 +282,7 @@ class Actions:
         """Stop an agent. The manager is told, unless it asked itself."""
         done = await self._manage(who, Operation.KILL, name, lambda: self.lifecycle.stop(name))
         if who.kind is not Kind.MANAGER and name != MANAGER:
-            await self._tell_manager(HelperEvent(event="killed", agent=name))
+            await self._tell_manager(Killed(agent=name))
         return done
 
     async def restart(self, who: Principal, name: str) -> wire.AgentDone:
@@ -286,12 +294,10 @@ class Actions:
             done = await self._manage(who, Operation.REBUILD, name, lambda: self.lifecycle.rebuild(name))
         except HiveError as error:
             if self.registry.get(name) is not None and who.kind is Kind.OPERATOR:
-                await self._tell_manager(
-                    HelperEvent(event="rebuilt", agent=name, ok=False, note=error.message)
-                )
+                await self._tell_manager(Rebuilt(agent=name, ok=False, note=error.message))
             raise
         if who.kind is Kind.OPERATOR:
-            await self._tell_manager(HelperEvent(event="rebuilt", agent=name, ok=True))
+            await self._tell_manager(Rebuilt(agent=name, ok=True))
         return done
 
     async def update_all(self, who: Principal) -> wire.AgentList:
@@ -493,7 +499,7 @@ class Actions:
             log.info("approval %d: %s is deployed%s", approval.id, agent, f" ({note})" if note else "")
         ok = resolved.status is ApprovalStatus.DEPLOYED
         await self._tell_manager(_resolved(resolved))
-        await self._tell_manager(HelperEvent(event="spawned", agent=agent, ok=ok, note=note or None))
+        await self._tell_manager(Spawned(agent=agent, ok=ok, note=note or None))
 
     def _approval_change(self, approval_id: int) -> asyncio.Future[None]:
         changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -526,7 +532,7 @@ class Actions:
         if self.registry.require(name).kept:
             raise Conflict(f"agent {name} is destroyed already; purge removes its state too")
         note = await self._recorded(who, Operation.DESTROY, name, self.lifecycle.destroy(name))
-        await self._tell_manager(HelperEvent(event="destroyed", agent=name))
+        await self._tell_manager(Destroyed(agent=name))
         return wire.AgentDone(agent=self.roster.view(name), note=note)
 
     async def _recorded(self, who: Principal, action: str, subject: str, work: Awaitable[T]) -> T:
@@ -620,14 +626,13 @@ class Actions:
         )
 
 
-def _resolved(approval: wire.ApprovalView) -> HelperEvent:
-    return HelperEvent(
-        event="approval_resolved",
+def _resolved(approval: wire.ApprovalView) -> ApprovalResolved:
+    return ApprovalResolved(
         id=approval.id,
         agent=approval.agent,
-        kind=approval.kind.value,
+        kind=approval.kind,
         commit=approval.commit,
-        status=approval.status.value,
+        status=approval.status,
         note=approval.outcome or None,
     )
 

@@ -14,7 +14,7 @@ from hive_core.principals import Principal
 from hive_core.store import Store
 from hive_core.store.schema import question as table
 from hive_shared.errors import Conflict, NotFound, TooMany
-from hive_shared.events import HelperEvent
+from hive_shared.events import OperatorAnswered
 from hive_shared.names import SYSTEM
 from hive_shared.wire import AskOperator, QuestionView
 
@@ -109,8 +109,8 @@ class Questions:
                 log.exception("a subscriber of the questions failed")
 
 
-def _answered(view: QuestionView) -> HelperEvent:
-    return HelperEvent(event="operator_answered", id=view.id, question=view.question, answer=view.answer)
+def _answered(view: QuestionView) -> OperatorAnswered:
+    return OperatorAnswered(id=view.id, question=view.question, answer=view.answer or "")
 
 
 def _check_room(connection: Connection, principal: Principal) -> None:

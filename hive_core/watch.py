@@ -17,7 +17,7 @@ from hive_core.principals import Principal
 from hive_core.registry import Registry
 from hive_core.roster import Roster
 from hive_shared.errors import HiveError
-from hive_shared.events import HelperEvent
+from hive_shared.events import ContainerCrashed
 from hive_shared.names import MANAGER
 from hive_shared.wire import AgentState
 
@@ -105,7 +105,7 @@ class Watch:
         worth_it = crashes in TOLD_CRASHES or crashes % TOLD_EVERY_CRASHES == 0
         if worth_it and self._registry.get(MANAGER) is not None:
             times = f" (crash number {crashes} in a row)" if crashes > 1 else ""
-            event = HelperEvent(event="container_crashed", agent=name, note=note + times)
+            event = ContainerCrashed(agent=name, note=note + times)
             await self._broker.notify(MANAGER, event.as_body())
 
     def _pause_seconds(self, crashes: int) -> float:

@@ -1,11 +1,11 @@
-"""Live events of a turn, and helper events to the manager (SPEC sections 6 and 8)."""
+"""Live events of a turn, and helper events from core (SPEC sections 6 and 8)."""
 
 from enum import StrEnum
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from hive_shared.wire import Model
+from hive_shared.wire import ApprovalKind, ApprovalStatus, Model
 
 
 class EventKind(StrEnum):
@@ -45,31 +45,121 @@ class TurnStats(Model):
 
 
 class HelperEvent(Model):
-    """A fact from core to the manager, sent as JSON in a message from `system`. Each drives a turn."""
+    """A fact from core, sent as JSON in a message from `system`. Each drives a turn (SPEC section 6).
 
-    event: Literal[
-        "approval_resolved",
-        "spawned",
-        "rebuilt",
-        "killed",
-        "destroyed",
-        "operator_answered",
-        "question_expired",
-        "question_cancelled",
-        "container_crashed",
-        "needs_update",
-        "needs_login",
-    ]
-    agent: str | None = None
-    id: int | None = None
-    kind: str | None = None
-    commit: str | None = None
-    status: str | None = None
-    ok: bool | None = None
-    note: str | None = None
-    question: str | None = None
-    answer: str | None = None
+    One class an event, with exactly its fields; `prompts/manager.md` documents every one of them. Those
+    about questions go to whoever asked, all others to the manager.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    event: str
 
     def as_body(self) -> str:
         """The message body: the event's own fields, nothing that is not set."""
         return self.model_dump_json(exclude_none=True)
+
+
+class ApprovalResolved(HelperEvent):
+    """The operator denied a request, or approved it and it now runs, or could not be made to."""
+
+    event: Literal["approval_resolved"] = "approval_resolved"
+    id: int
+    agent: str
+    kind: ApprovalKind
+    commit: str | None = None
+    status: ApprovalStatus
+    note: str | None = None  # the operator's reason, or why it failed with the last lines of the build log
+
+
+class Spawned(HelperEvent):
+    """A new agent runs, or could not be made to."""
+
+    event: Literal["spawned"] = "spawned"
+    agent: str
+    ok: bool
+    note: str | None = None
+
+
+class Rebuilt(HelperEvent):
+    """An agent's container was rebuilt from what is approved, or could not be."""
+
+    event: Literal["rebuilt"] = "rebuilt"
+    agent: str
+    ok: bool
+    note: str | None = None
+
+
+class Killed(HelperEvent):
+    """The operator stopped an agent."""
+
+    event: Literal["killed"] = "killed"
+    agent: str
+
+
+class Destroyed(HelperEvent):
+    """The operator removed an agent."""
+
+    event: Literal["destroyed"] = "destroyed"
+    agent: str
+
+
+class OperatorAnswered(HelperEvent):
+    """The operator answered a question."""
+
+    event: Literal["operator_answered"] = "operator_answered"
+    id: int
+    question: str
+    answer: str
+
+
+class QuestionExpired(HelperEvent):
+    """A question's time ran out before the operator answered it."""
+
+    event: Literal["question_expired"] = "question_expired"
+    id: int
+    question: str
+
+
+class QuestionCancelled(HelperEvent):
+    """The operator took a question off the dashboard without an answer."""
+
+    event: Literal["question_cancelled"] = "question_cancelled"
+    id: int
+    question: str
+
+
+class ContainerCrashed(HelperEvent):
+    """An agent's container ended by itself; it is started again."""
+
+    event: Literal["container_crashed"] = "container_crashed"
+    agent: str
+    note: str | None = None
+
+
+class NeedsUpdate(HelperEvent):
+    """An agent was built from another revision of hyperhive than the one that runs now."""
+
+    event: Literal["needs_update"] = "needs_update"
+    agent: str
+
+
+class NeedsLogin(HelperEvent):
+    """An agent's credentials are missing or no longer good."""
+
+    event: Literal["needs_login"] = "needs_login"
+    agent: str
+
+
+HELPER_EVENTS: tuple[type[HelperEvent], ...] = (
+    ApprovalResolved,
+    Spawned,
+    Rebuilt,
+    Killed,
+    Destroyed,
+    OperatorAnswered,
+    QuestionExpired,
+    QuestionCancelled,
+    ContainerCrashed,
+    NeedsUpdate,
+    NeedsLogin,
+)
