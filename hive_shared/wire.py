@@ -24,6 +24,7 @@ RECV_WAIT_DEFAULT_SECONDS = 30.0
 RECV_WAIT_MAX_SECONDS = 180.0
 RECV_MAX_MESSAGES = 100
 PACK_NAME_PATTERN = r"^submit-[0-9a-f]{32}\.pack$"
+PACK_MAX_BYTES = 32 * 1024 * 1024  # of a submitted pack: one configuration with its whole history
 TEXT_MAX_CHARACTERS = 4096  # notes, questions, options: what a person reads on one card
 
 MessageId = Annotated[int, Field(ge=1, le=2**63 - 1)]
