@@ -85,7 +85,8 @@ their replies come as they are ready: a `recv` that waits does not hold up a `se
 ### Following
 
 An operation with an *item* type can send any number of `{{"id": …, "ok": true, "item": {{…}}}}` lines before
-its `result`. Close the connection to stop following.
+its `result`: those with a field `follow` as things happen, `diff` one for each file. Close the connection to
+stop following.
 
 ### Leases
 
@@ -221,7 +222,8 @@ def _operation(kind: type[Request[Any]]) -> list[str]:
         lines += [_field_row(name, field) for name, field in fields] + [""]
     lines.append(f"Result: {_result(kind.result)}.")
     if kind.item is not None:
-        lines.append(f"With `follow`, each item is a {_link(kind.item)}.")
+        when = "With `follow`, each" if "follow" in kind.model_fields else "Before it, each"
+        lines.append(f"{when} item is a {_link(kind.item)}.")
     return lines
 
 
@@ -229,8 +231,8 @@ def _result(kind: type[Model]) -> str:
     return "empty" if kind is wire.Empty else _link(kind)
 
 
-def _description(kind: type[Model]) -> str:
-    return "\n".join((inspect.getdoc(kind) or "").splitlines())
+def _description(kind: type[Model] | type[StrEnum]) -> str:
+    return inspect.cleandoc(kind.__doc__ or "")
 
 
 def _field_row(name: str, field: FieldInfo) -> str:
@@ -300,7 +302,7 @@ def _inner_metadata(annotation: Any) -> Iterator[list[Any]]:
 
 
 def _range(bounds: Sequence[Any], unit: str) -> Iterator[str]:
-    """`1 to 64 characters`, `at least 0`: numbers without a unit, lengths with one."""
+    """`1 to 64 characters`, `at least 0`: numbers without a unit, lengths with one; a pattern as it is."""
     for low_name, high_name, what in (("ge", "le", ""), ("min_length", "max_length", f" {unit}")):
         low, high = _first(bounds, low_name), _first(bounds, high_name)
         if low is not None and high is not None:
@@ -309,6 +311,9 @@ def _range(bounds: Sequence[Any], unit: str) -> Iterator[str]:
             yield f"at least {_number(low)}{what}"
         elif high is not None:
             yield f"at most {_number(high)}{what}"
+    pattern = _first(bounds, "pattern")
+    if pattern is not None:
+        yield f"`{pattern}`"
 
 
 def _first(bounds: Sequence[Any], name: str) -> Any:
@@ -325,14 +330,10 @@ def _number(value: float) -> str:
 def _values() -> str:
     lines = ["## Values", "", "What results and items are made of.", ""]
     for kind in _kinds_in_use():
-        lines += [f"### {kind.__name__}", "", _one_paragraph(kind), ""]
+        lines += [f"### {kind.__name__}", "", _description(kind), ""]
         lines += _members(kind) if issubclass(kind, StrEnum) else _fields(kind)
         lines.append("")
     return "\n".join(lines)
-
-
-def _one_paragraph(kind: type) -> str:
-    return inspect.cleandoc(kind.__doc__ or "").split("\n\n")[0]
 
 
 def _members(kind: type[StrEnum]) -> list[str]:

@@ -35,3 +35,18 @@ def test_limits_are_written_as_they_are_enforced() -> None:
     assert f"{wire.LINE_MAX_BYTES:,} bytes" in page
     assert "| `max` | whole number | `1` | 1 to 100 |" in page
     assert "at most 20 entries, each 1 to 200 characters" in page
+    assert "| `commit` | text | *required* | `^[0-9a-f]{40}$` |" in page
+    assert "| `commit` | text or null | `null` | `^[0-9a-f]{40}$` |" in page
+
+
+def test_what_is_always_streamed_is_told_apart_from_what_is_followed() -> None:
+    page = protocol_docs.page()
+    assert "Before it, each item is a [FileDiff](#filediff)." in page
+    assert "With `follow`, each item is a [LogLine](#logline)." in page
+
+
+def test_values_inside_of_values_are_explained_too() -> None:
+    page = protocol_docs.page()
+    for kind in (wire.DiffBases, wire.RiskFlag, wire.Deployment):
+        assert f"### {kind.__name__}\n\n{(kind.__doc__ or '').strip()}" in page
+    assert "`note` is what the requester said, `outcome` what became of it" in page
