@@ -22,6 +22,7 @@ from hive_agent.reporter import Reporter
 from hive_agent.session import CLAUDE_MODELS, Session
 from hive_agent.stats import TurnLog
 from hive_agent.status import Status
+from hive_agent.submit import Submissions
 from hive_agent.tools import Toolbox, ToolServer, tools_for
 from hive_agent.turn import TurnRunner
 from hive_agent.wake import wake_prompt
@@ -56,7 +57,8 @@ class Harness:
         self.status = Status(self.turns.last())
         self._link = Link(config.paths.socket)
         self._inbox = Inbox(self._link)
-        self._toolbox = Toolbox(self._link, self._inbox, config.agent)
+        self._submissions = Submissions(config.paths)
+        self._toolbox = Toolbox(self._link, self._inbox, self._submissions, config.agent)
         self._tool_server = ToolServer(config.paths.tools_socket, self._toolbox, config.role)
         self._reporter = Reporter(self._link, self.status, self.backend.name, lambda: self.model)
         self._runner = TurnRunner(self.backend, self.history, self.status)
@@ -73,6 +75,7 @@ class Harness:
     async def start(self) -> None:
         """Write the boot files and open the sockets; raises `HiveError` or `OSError` if that cannot be."""
         write_boot_files(self.config)
+        self._submissions.clear()
         await self._tool_server.start()
         self._page = PageServer(self)
         await self.backend.start()

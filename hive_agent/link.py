@@ -8,14 +8,37 @@ from typing import Any, TypeVar
 
 from hive_shared.client import Client, NotReachable
 from hive_shared.errors import HiveError, TooManyConnections, Unavailable
-from hive_shared.wire import Ack, Agents, Logs, Model, Recv, Report, Request, RequestSpawn, Send, Status
+from hive_shared.wire import (
+    Ack,
+    Agents,
+    Logs,
+    Model,
+    PrepareSpawn,
+    Recv,
+    Report,
+    Request,
+    RequestApplyCommit,
+    RequestSpawn,
+    Send,
+    Status,
+)
 
 log = logging.getLogger(__name__)
 
 RECONNECT_DELAYS_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0)  # the last one repeats
 
 # Doing these twice does no more than doing them once: a lost reply is simply asked for again.
-_REPEATABLE = (Recv, Ack, Status, Report, Agents, Logs, RequestSpawn)
+_REPEATABLE = (
+    Recv,
+    Ack,
+    Status,
+    Report,
+    Agents,
+    Logs,
+    PrepareSpawn,
+    RequestSpawn,
+    RequestApplyCommit,
+)
 
 R = TypeVar("R", bound=Model)
 

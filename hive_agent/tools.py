@@ -25,19 +25,23 @@ from hive_agent.backends.base import MCP_SERVER
 from hive_agent.inbox import Inbox
 from hive_agent.link import Link
 from hive_agent.mcp_lines import LINE_MAX_BYTES, message_streams
+from hive_agent.submit import Packed, Submissions
 from hive_agent.wake import describe_all
 from hive_shared import __version__
-from hive_shared.errors import BadRequest, ErrorCode, HiveError
+from hive_shared.errors import BadRequest, Conflict, ErrorCode, HiveError
 from hive_shared.sockets import listen
 from hive_shared.wire import (
     RECV_WAIT_MAX_SECONDS,
     Agents,
     AgentView,
     ApprovalAsked,
+    ApprovalView,
     AskOperator,
+    CancelQuestion,
     Kill,
     Logs,
     Model,
+    PrepareSpawn,
     Remind,
     Request,
     RequestApplyCommit,
@@ -53,12 +57,18 @@ from hive_shared.wire import (
 log = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 30.0  # for core to come back before a tool says that it is away
+SUBMIT_PATIENCE_SECONDS = 180.0  # for core to copy and check a pack, too
 CONNECTIONS_MAX = 16
 RECV_MAX_MESSAGES = 20  # per call: what a model can take in at once
 LOG_LINES_MAX = 500
 RESULT_MAX_CHARACTERS = 60_000  # of logs and the like; messages are never cut
+SHORT_SHA_CHARACTERS = 12
+FLAGS_SHOWN = 20
 
 R = TypeVar("R", bound=Model)
+
+# The arguments of a submitting call. Any other field that core refuses is about the commit.
+_OF_THE_CALL = ("agent", "name", "note", "commit_ref")
 
 # What to do about a refusal, after core's own words for it.
 _ADVICE: dict[ErrorCode, str] = {
@@ -107,6 +117,16 @@ class AskOperatorArguments(Arguments):
         list[str], Field(description="Answers to choose from; the operator may also write.")
     ] = []
     multi: Annotated[bool, Field(description="Whether several options may be chosen.")] = False
+    ttl_seconds: Annotated[
+        float | None,
+        Field(
+            description="Take it back by itself after so many seconds, when an answer is of no use by then."
+        ),
+    ] = None
+
+
+class CancelQuestionArguments(Arguments):
+    question_id: Annotated[int, Field(description="The number that ask_operator gave.")]
 
 
 class RemindArguments(Arguments):
@@ -121,16 +141,36 @@ class NameArguments(Arguments):
     name: AgentName
 
 
+NewName = Annotated[str, Field(description="1 to 9 characters: a-z, 0-9 and single hyphens, first a letter.")]
+
+
+class PrepareSpawnArguments(Arguments):
+    name: NewName
+
+
 class SpawnArguments(Arguments):
-    name: Annotated[str, Field(description="1 to 9 characters: a-z, 0-9 and single hyphens, first a letter.")]
+    name: NewName
     note: Annotated[str, Field(description="Why the hive needs this agent; the operator reads it.")] = ""
+    commit_ref: Annotated[
+        str,
+        Field(
+            description="The commit in /agents/<name>/config that it begins with, such as HEAD; needs "
+            "prepare_spawn first. Without one it begins with the configuration that every agent begins with."
+        ),
+    ] = ""
 
 
 class ApplyCommitArguments(Arguments):
     agent: Annotated[str, Field(description="Whose configuration it is.")]
-    commit_ref: Annotated[str, Field(description="The commit in /agents/<agent>/config to deploy.")]
+    commit_ref: Annotated[
+        str, Field(description="The commit in /agents/<agent>/config: HEAD, a branch, a tag or a sha.")
+    ] = "HEAD"
     note: Annotated[
-        str, Field(description="What changes and why; the operator reads it beside the diff.")
+        str,
+        Field(
+            description="What changes, who asked, why, and what you checked; the operator reads it beside "
+            "the diff."
+        ),
     ] = ""
 
 
@@ -142,9 +182,17 @@ class LogsArguments(Arguments):
 class Toolbox:
     """What each tool does, as text for the model. Raises `HiveError`."""
 
-    def __init__(self, link: Link, inbox: Inbox, me: str, patience_seconds: float = PATIENCE_SECONDS) -> None:
+    def __init__(
+        self,
+        link: Link,
+        inbox: Inbox,
+        submissions: Submissions,
+        me: str,
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
         self._link = link
         self._inbox = inbox
+        self._submissions = submissions
         self._me = me
         self._patience_seconds = patience_seconds
 
@@ -161,13 +209,22 @@ class Toolbox:
         return describe_all(batch.messages, batch.unread, self._me)
 
     async def ask_operator(self, asked: AskOperatorArguments) -> str:
-        question = await self._call(
-            AskOperator(question=asked.question, options=asked.options, multi=asked.multi)
+        request = AskOperator(
+            question=asked.question,
+            options=asked.options,
+            multi=asked.multi,
+            ttl_seconds=asked.ttl_seconds,
         )
+        question = await self._call(request)
+        until = "" if asked.ttl_seconds is None else f" It expires in {asked.ttl_seconds:g} seconds."
         return (
-            f"Question {question.question_id} is on the operator's dashboard. The answer arrives later as a "
-            "message and wakes you: go on with other work, or end the turn."
+            f"Question {question.question_id} is on the operator's dashboard.{until} The answer arrives "
+            "later as a message and wakes you: go on with other work, or end the turn."
         )
+
+    async def cancel_question(self, asked: CancelQuestionArguments) -> str:
+        await self._call(CancelQuestion(question_id=asked.question_id))
+        return f"Question {asked.question_id} is off the operator's dashboard; no answer will come."
 
     async def remind(self, asked: RemindArguments) -> str:
         reminder = await self._call(Remind(body=asked.body, after_seconds=asked.after_seconds, at=asked.at))
@@ -183,13 +240,47 @@ class Toolbox:
         ]
         return "\n".join(lines)
 
+    async def prepare_spawn(self, asked: PrepareSpawnArguments) -> str:
+        await self._call(PrepareSpawn(name=asked.name))
+        return (
+            f"{self._submissions.repository(asked.name)} is a git repository with the configuration that "
+            f"{asked.name} would begin with. Edit it, commit, then call request_spawn with name {asked.name} "
+            f"and commit_ref HEAD. There is no agent {asked.name} before the operator has approved that."
+        )
+
     async def request_spawn(self, asked: SpawnArguments) -> str:
-        answer = await self._call(RequestSpawn(name=asked.name, note=asked.note))
-        return _approval(answer, f"spawn {asked.name}")
+        request = RequestSpawn(name=asked.name, note=asked.note)
+        if not asked.commit_ref:
+            return _approval(await self._call(request), f"spawn {asked.name}")
+        async with self._submissions.packed(asked.name, asked.commit_ref) as packed:
+            pinned = {"commit": packed.commit, "pack": packed.pack, "commit_ref": asked.commit_ref}
+            request = RequestSpawn.model_validate({**request.model_dump(), **pinned})
+            return await self._submit(request, packed, asked.name, f"spawn {asked.name}")
 
     async def request_apply_commit(self, asked: ApplyCommitArguments) -> str:
-        request = RequestApplyCommit(agent=asked.agent, commit_ref=asked.commit_ref, note=asked.note)
-        return _approval(await self._call(request), f"deploy {asked.commit_ref} to {asked.agent}")
+        async with self._submissions.packed(asked.agent, asked.commit_ref) as packed:
+            request = RequestApplyCommit(
+                agent=asked.agent,
+                commit_ref=asked.commit_ref,
+                commit=packed.commit,
+                pack=packed.pack,
+                note=asked.note,
+            )
+            return await self._submit(request, packed, asked.agent, f"deploy to {asked.agent}")
+
+    async def _submit(self, request: Request[ApprovalAsked], packed: Packed, agent: str, what: str) -> str:
+        patience_seconds = max(self._patience_seconds, SUBMIT_PATIENCE_SECONDS)
+        try:
+            answer = await self._link.call(request, patience_seconds=patience_seconds)
+        except BadRequest as error:
+            if error.field in _OF_THE_CALL:
+                raise
+            sha, reason = packed.commit[:SHORT_SHA_CHARACTERS], error.message.rstrip(".")
+            raise Conflict(
+                f"commit {sha} was refused: {reason}. Correct {self._submissions.repository(agent)}, commit, "
+                "and submit the new commit"
+            ) from None
+        return _approval(answer, what, packed)
 
     async def kill(self, asked: NameArguments) -> str:
         done = await self._call(Kill(name=asked.name))
@@ -269,8 +360,15 @@ TOOLS = (
     Tool(
         "ask_operator",
         "Put a question to the operator, with options to choose from if you like. Returns at once; the "
-        "answer arrives later as a message and wakes you. For decisions that are the operator's to make.",
+        "answer arrives later as a message and wakes you, and may be free text instead of an option. For "
+        "decisions that are the operator's to make. Never ask the same thing twice: cancel a question that "
+        "no longer matters.",
         AskOperatorArguments,
+    ),
+    Tool(
+        "cancel_question",
+        "Take back a question of yours that the operator need not answer any more.",
+        CancelQuestionArguments,
     ),
     Tool(
         "remind",
@@ -285,9 +383,18 @@ TOOLS = (
         reads_only=True,
     ),
     Tool(
+        "prepare_spawn",
+        "Make the configuration repository of an agent that does not exist yet, as /agents/<name>/config, so "
+        "that it can begin with packages and settings of its own. Edit, commit, then call request_spawn with "
+        "commit_ref. Nothing else happens.",
+        PrepareSpawnArguments,
+        for_manager=True,
+    ),
+    Tool(
         "request_spawn",
-        "Ask the operator for a new agent (or one revived from its kept state). Nothing happens before "
-        "the operator approves; then `system` tells you.",
+        "Ask the operator for a new agent (or one revived from its kept state). With commit_ref it begins "
+        "with that commit of /agents/<name>/config, which prepare_spawn has made. Nothing happens before the "
+        "operator approves; then `system` tells you. One request an agent: do not repeat it.",
         SpawnArguments,
         for_manager=True,
     ),
@@ -306,14 +413,17 @@ TOOLS = (
     ),
     Tool(
         "update",
-        "Rebuild an agent's container from what the operator has approved already.",
+        "Rebuild an agent's container from what the operator has approved already, such as after "
+        "needs_update. It deploys no new commit: that is request_apply_commit.",
         NameArguments,
         for_manager=True,
     ),
     Tool(
         "request_apply_commit",
-        "Ask the operator to deploy a commit of /agents/<agent>/config. The commit is pinned when you "
-        "call this; later changes need a new request. `system` tells you what became of it.",
+        "Ask the operator to let an agent run a commit of /agents/<agent>/config (your own included). Commit "
+        "first: only what is committed is submitted, and the commit is pinned when you call this, so a later "
+        "change needs a new request. Refusals name the file and the rule. `system` tells you what became of "
+        "it (approval_resolved); after a denial, do not submit the same again.",
         ApplyCommitArguments,
         for_manager=True,
     ),
@@ -441,13 +551,25 @@ def _told(arguments: dict[str, Any]) -> str:
     )
 
 
-def _approval(answer: ApprovalAsked, what: str) -> str:
+def _approval(answer: ApprovalAsked, what: str, packed: Packed | None = None) -> str:
     approval = answer.approval
     known = "was asked for before and still waits" if answer.existing else "now waits"
-    return (
-        f"Approval {approval.id} ({what}) {known} for the operator. `system` tells you how it is resolved; "
-        "do not ask again in the meantime."
-    )
+    lines = [f"Approval {approval.id} ({what}) {known} for the operator."]
+    if packed is not None:
+        lines += [f"Commit: {packed.commit[:SHORT_SHA_CHARACTERS]} {packed.subject}".rstrip(), *packed.hints]
+        lines += _flags(approval)
+    lines.append("`system` tells you how it is resolved; do not ask again in the meantime.")
+    return (" " if packed is None else "\n").join(lines)
+
+
+def _flags(approval: ApprovalView) -> list[str]:
+    """What core will point out to the operator."""
+    if not approval.flags:
+        return ["Core flags nothing in it for the operator."]
+    lines = ["The operator sees these flags; if the note does not explain them, expect a question:"]
+    lines += [f"- {flag.path}:{flag.line} {flag.rule}: {flag.text}" for flag in approval.flags[:FLAGS_SHOWN]]
+    more = len(approval.flags) - FLAGS_SHOWN
+    return [*lines, f"- and {more} more"] if more > 0 else lines
 
 
 def _done(text: str, agent: AgentView | None, note: str) -> str:

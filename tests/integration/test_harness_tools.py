@@ -15,16 +15,27 @@ from hive_agent.backends.rehearsal import mcp_tools
 from hive_agent.boot import mcp_config
 from hive_agent.inbox import Inbox
 from hive_agent.link import Link
+from hive_agent.submit import Submissions
 from hive_agent.tools import TOOLS, Toolbox, ToolServer, tools_for
 from hive_shared.errors import Forbidden, InboxFull, NotAvailable, RateLimited, UnknownRecipient
-from hive_shared.wire import AskOperator, Logs, Remind, RequestApplyCommit, Send
+from hive_shared.wire import AskOperator, CancelQuestion, Logs, Remind, Send
 from tests.support.fake_core import FakeCore
 from tests.support.harness import container_paths
 
-AGENT_TOOLS = ["send", "recv", "ask_operator", "remind", "whoami"]
+AGENT_TOOLS = ["send", "recv", "ask_operator", "cancel_question", "remind", "whoami"]
 MANAGER_TOOLS = [
     *AGENT_TOOLS,
-    *("request_spawn", "kill", "start", "restart", "update", "request_apply_commit", "agents", "logs"),
+    *(
+        "prepare_spawn",
+        "request_spawn",
+        "kill",
+        "start",
+        "restart",
+        "update",
+        "request_apply_commit",
+        "agents",
+        "logs",
+    ),
 ]
 
 
@@ -37,7 +48,7 @@ class Hive:
         self.core = FakeCore(paths.socket, me="alice" if role == "agent" else "hm1nd", role=role)
         self.link = Link(paths.socket)
         self.inbox = Inbox(self.link)
-        toolbox = Toolbox(self.link, self.inbox, self.core.me, patience_seconds=2.0)
+        toolbox = Toolbox(self.link, self.inbox, Submissions(paths), self.core.me, patience_seconds=2.0)
         self.server = ToolServer(paths.tools_socket, toolbox, role)
 
     async def call(self, tool: str, **arguments: Any) -> str:
@@ -194,6 +205,14 @@ async def test_questions_and_reminders_say_what_happens_next(hive: Hive) -> None
     assert hive.core.asked(Remind)[0].after_seconds == 60
 
 
+async def test_a_question_can_have_a_time_to_live_and_be_taken_back(hive: Hive) -> None:
+    assert "expires in 90 seconds" in await hive.call("ask_operator", question="tea?", ttl_seconds=90)
+    assert hive.core.asked(AskOperator)[0].ttl_seconds == 90
+
+    assert "Question 7 is off" in await hive.call("cancel_question", question_id=7)
+    assert hive.core.asked(CancelQuestion)[0].question_id == 7
+
+
 @pytest.mark.parametrize(
     ("tool", "arguments", "told"),
     [
@@ -204,6 +223,8 @@ async def test_questions_and_reminders_say_what_happens_next(hive: Hive) -> None
         ("recv", {"wait_seconds": 1000}, "field wait_seconds"),
         ("remind", {"body": "x"}, "after_seconds or at"),
         ("ask_operator", {"question": ""}, "field question"),
+        ("ask_operator", {"question": "x", "ttl_seconds": 0}, "field ttl_seconds"),
+        ("cancel_question", {"question_id": "x"}, "field question_id"),
         ("request_spawn", {"name": "carol"}, "There is no tool"),
         ("nonsense", {}, "The tools are: send"),
     ],
@@ -256,17 +277,6 @@ async def test_the_managers_tools_reach_core(hive: Hive) -> None:
     assert await hive.call("agents") == "There is no agent."
     asked = [call.op for call in hive.core.calls]
     assert asked == ["request_spawn", "kill", "start", "restart", "update", "agents"]
-
-
-@as_manager
-async def test_what_core_cannot_do_yet_is_passed_on_as_core_says_it(hive: Hive) -> None:
-    hive.core.refuse["request_apply_commit"] = NotAvailable("applying commits is not available yet")
-
-    text, failed = await hive.try_call("request_apply_commit", agent="bob", commit_ref="HEAD", note="n")
-
-    assert failed
-    assert text.startswith("applying commits is not available yet")
-    assert hive.core.asked(RequestApplyCommit)[0].commit_ref == "HEAD"
 
 
 @as_manager

@@ -19,12 +19,14 @@ from hive_shared.wire import (
     ApprovalStatus,
     ApprovalView,
     AskOperator,
+    CancelQuestion,
     Empty,
     LogLines,
     Logs,
     Message,
     Model,
     Peer,
+    PrepareSpawn,
     QuestionAsked,
     Received,
     Recv,
@@ -32,9 +34,12 @@ from hive_shared.wire import (
     ReminderSet,
     Report,
     Request,
+    RequestApplyCommit,
     RequestSpawn,
+    RiskFlag,
     Send,
     Sent,
+    SpawnPrepared,
     Standing,
     Status,
     Surface,
@@ -56,6 +61,8 @@ class FakeCore:
         self.calls: list[Request[Any]] = []
         self.reports: list[Report] = []
         self.refuse: dict[str, HiveError] = {}
+        self.packs: list[bytes] = []  # that came with requests, in order
+        self.flags: list[RiskFlag] = []  # on every approval
         self.before: Callable[[Request[Any]], Any] | None = None
         self._leases: set[str] = set()
         self._changed = asyncio.Condition()
@@ -141,23 +148,40 @@ class FakeCore:
                 return Empty()
             case AskOperator():
                 return QuestionAsked(question_id=7)
+            case CancelQuestion():
+                return Empty()
             case Remind():
                 return ReminderSet(reminder_id=3, due_at_ms=1_700_000_000_000)
+            case PrepareSpawn():
+                return SpawnPrepared(path=f"/agents/{request.name}/config")
             case RequestSpawn():
-                view = ApprovalView(
-                    id=4,
-                    kind=ApprovalKind.SPAWN,
-                    agent=request.name,
-                    status=ApprovalStatus.PENDING,
-                    requested_by=self.me,
-                    requested_at_ms=1,
-                )
-                return ApprovalAsked(approval=view)
+                return self._approval(request, ApprovalKind.SPAWN, request.name)
+            case RequestApplyCommit():
+                return self._approval(request, ApprovalKind.APPLY_COMMIT, request.agent)
             case Agents():
                 return AgentList(agents=[])
             case Logs():
                 return LogLines(lines=["first line", "--- end · 000000 ---"])
         return AgentDone(agent=None)
+
+    def _approval(
+        self, request: RequestSpawn | RequestApplyCommit, kind: ApprovalKind, agent: str
+    ) -> ApprovalAsked:
+        if request.pack is not None:
+            self.packs.append((self.socket.parent / request.pack).read_bytes())
+        view = ApprovalView(
+            id=4,
+            kind=kind,
+            agent=agent,
+            status=ApprovalStatus.PENDING,
+            requested_by=self.me,
+            requested_at_ms=1,
+            commit=request.commit,
+            commit_ref=request.commit_ref,
+            note=request.note,
+            flags=self.flags,
+        )
+        return ApprovalAsked(approval=view)
 
     def _free(self) -> list[Message]:
         return [m for m in self.messages if m.id not in self.acked and m.id not in self.leased]
