@@ -9,13 +9,13 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+from pydantic import ValidationError
 
-from hive_core import cli_output
+from hive_core import cli_approvals, cli_diff, cli_output
 from hive_core.cli_command import (
-    PROGRESS_SECONDS,
     ExitCode,
     Failed,
     Hive,
@@ -24,9 +24,13 @@ from hive_core.cli_command import (
     shared_in,
     shared_options,
 )
+from hive_core.cli_diff import Sheet
+from hive_core.cli_pager import put_paged
 from hive_core.cli_target import LOCAL_ROOT, BadConfiguration
+from hive_core.cli_words import short, what
+from hive_core.terminal_text import clean_line
 from hive_shared import wire
-from hive_shared.client import Client, call_once
+from hive_shared.client import call_once
 from hive_shared.errors import BodyTooLarge, HiveError, NotFound
 
 if TYPE_CHECKING:
@@ -59,15 +63,49 @@ def _command(name: str, panel: str) -> Callable[[Callable[..., None]], Callable[
     return command(app, name, panel)
 
 
-def _agent_names(context: typer.Context, incomplete: str) -> list[str]:
-    """Names for completion; nothing at all when the daemon does not answer at once."""
+R = TypeVar("R", bound=wire.Model)
+
+
+def _for_completion(context: typer.Context, request: wire.Request[R]) -> R | None:
+    """The daemon's answer; None when there is none at once, since a shell waits for it."""
     options = shared_in(context.params).over(shared_in(context.parent.params if context.parent else {}))
     try:
-        listing = call_once(options.target().socket, wire.ListAgents(tombstones=True))
-        agents = asyncio.run(asyncio.wait_for(listing, COMPLETION_SECONDS)).agents
-    except (HiveError, BadConfiguration, TimeoutError):
-        return []
-    return [agent.name for agent in agents if agent.name.startswith(incomplete)]
+        asking = call_once(options.target().socket, request)
+        return asyncio.run(asyncio.wait_for(asking, COMPLETION_SECONDS))
+    except (HiveError, BadConfiguration, ValidationError, TimeoutError):
+        return None
+
+
+def _agent_names(context: typer.Context, incomplete: str) -> list[str]:
+    found = _for_completion(context, wire.ListAgents(tombstones=True))
+    return [agent.name for agent in (found.agents if found else []) if agent.name.startswith(incomplete)]
+
+
+def _waiting_ids(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    found = _for_completion(context, wire.Pending())
+    waits = [a for a in (found.approvals if found else []) if a.status is wire.ApprovalStatus.PENDING]
+    return _numbers([(approval.id, what(approval)) for approval in waits], incomplete)
+
+
+def _approval_ids(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    found = _for_completion(context, wire.Pending(all=True))
+    return _numbers([(a.id, what(a)) for a in (found.approvals if found else [])], incomplete)
+
+
+def _deployed_ids(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    found = _for_completion(context, wire.History(name=context.params.get("name") or "-"))
+    ran = found.deployments if found else []
+    return _numbers([(deployment.approval_id, short(deployment.commit)) for deployment in ran], incomplete)
+
+
+def _question_ids(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    found = _for_completion(context, wire.Questions())
+    asked = found.questions if found else []
+    return _numbers([(question.id, f"of {clean_line(question.asker)}") for question in asked], incomplete)
+
+
+def _numbers(offered: list[tuple[int, str]], incomplete: str) -> list[tuple[str, str]]:
+    return [(str(number), words) for number, words in offered if str(number).startswith(incomplete)]
 
 
 AgentName = Annotated[
@@ -239,12 +277,18 @@ def questions(hive: Hive) -> None:
     hive.show(wire.Questions(), cli_output.questions)
 
 
+QuestionId = Annotated[
+    int,
+    typer.Argument(
+        metavar="ID", min=1, autocompletion=_question_ids, help="The number that `questions` shows."
+    ),
+]
+
+
 @_command("answer", _TALKING)
 def answer(
     hive: Hive,
-    question_id: Annotated[
-        int, typer.Argument(metavar="ID", min=1, help="The number that `questions` shows.")
-    ],
+    question_id: QuestionId,
     text: Annotated[
         list[str] | None,
         typer.Argument(metavar="[TEXT]", help="The answer; '-' or nothing reads standard input."),
@@ -253,6 +297,13 @@ def answer(
     """Answer a question; the agent gets it as a message."""
     request = wire.Answer(question_id=question_id, answer=_text_or_input(text))
     hive.show(request, cli_output.done(f"question {question_id} answered"))
+
+
+@_command("cancel-question", _TALKING)
+def cancel_question(hive: Hive, question_id: QuestionId) -> None:
+    """Close a question without an answer; the agent is told."""
+    request = wire.CancelQuestion(question_id=question_id)
+    hive.show(request, cli_output.done(f"question {question_id} cancelled"))
 
 
 def _text_or_input(words: list[str] | None) -> str:
@@ -281,59 +332,136 @@ def pending(
     hive: Hive,
     every: Annotated[bool, typer.Option("--all", "-a", help="Also those that are resolved.")] = False,
 ) -> None:
-    """List the approvals that wait for your decision."""
-    hive.show(wire.Pending(all=every), cli_output.approvals)
+    """List the approvals that wait for your decision, and those under way."""
+    hive.show(wire.Pending(all=every), cli_output.every_approval if every else cli_output.approvals)
 
 
-ApprovalId = Annotated[int, typer.Argument(metavar="ID", min=1, help="The number that `pending` shows.")]
+WaitingId = Annotated[
+    int,
+    typer.Argument(metavar="ID", min=1, autocompletion=_waiting_ids, help="The number that `pending` shows."),
+]
+ApprovalId = Annotated[
+    int,
+    typer.Argument(
+        metavar="ID", min=1, autocompletion=_approval_ids, help="The number that `pending --all` shows."
+    ),
+]
+Commit = Annotated[
+    str | None,
+    typer.Option("--commit", metavar="SHA", help="The commit you saw: its sha, or at least 7 digits of it."),
+]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is built and running.")]
+
+
+@_command("diff", _APPROVING)
+def diff(
+    hive: Hive,
+    approval_id: ApprovalId,
+    base: Annotated[
+        wire.DiffBase,
+        typer.Option("--base", help="Compare with what runs, was approved last, or proposed last."),
+    ] = wire.DiffBase.RUNNING,
+    stat: Annotated[bool, typer.Option("--stat", help="Only which files change, and how much.")] = False,
+    pager: Annotated[
+        bool | None,
+        typer.Option(
+            "--pager/--no-pager", help="Through PAGER, or less. (default: when it fills the screen)"
+        ),
+    ] = None,
+) -> None:
+    """Show what an approval would change, and everything that is known about it."""
+    found = hive.talk(lambda client: cli_approvals.compare(client, approval_id, base))
+    if hive.json:
+        cli_output.put_json(found.as_json(texts=not stat))
+        return
+    put_paged(_diff_lines(found, Sheet.of(sys.stdout), stat=stat), asked=pager)
+
+
+def _diff_lines(found: cli_approvals.Compared, sheet: Sheet, *, stat: bool) -> list[str]:
+    approval = found.summary.approval
+    lines = [*cli_diff.header(approval, sheet, found.summary), ""]
+    lines += cli_diff.stat(found.files, found.summary, sheet)
+    return lines if stat else [*lines, *cli_diff.diff(found.files, sheet, cli_approvals.pinned(approval))]
 
 
 @_command("approve", _APPROVING)
 def approve(
     hive: Hive,
-    approval_id: ApprovalId,
-    commit: Annotated[
-        str | None,
-        typer.Option("--commit", metavar="SHA", help="Only if this is still the commit to be approved."),
-    ] = None,
-    wait: Annotated[
-        bool, typer.Option("--wait/--no-wait", help="Wait until it is built and running.")
-    ] = True,
+    approval_id: WaitingId,
+    commit: Commit = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Do not ask. A commit has to be named with --commit.")
+    ] = False,
+    wait: Wait = True,
 ) -> None:
-    """Say yes to an approval, and wait until it is carried out. Exits with 1 if that fails."""
-    request = wire.Approve(approval_id=approval_id, commit=commit)
-    result = hive.talk(lambda client: _approve(client, request, wait=wait))
-    hive.print(result, cli_output.approval_asked)
-    if result.approval.status is wire.ApprovalStatus.FAILED:
-        raise Failed(f"approval {approval_id} failed: {result.approval.note or 'see the log of the daemon'}")
+    """Say yes to an approval, and watch it being carried out. Exits with 1 if that fails.
 
-
-async def _approve(client: Client, request: wire.Approve, *, wait: bool) -> wire.ApprovalAsked:
-    """Approve; with `wait`, follow it until it is deployed or has failed, telling each step."""
-    asked = await client.call(request)
-    told = ""
-    while wait and asked.approval.status in (wire.ApprovalStatus.APPROVED, wire.ApprovalStatus.BUILDING):
-        approval = asked.approval
-        step = f"{approval.agent}: {approval.step or approval.status}"
-        if step != told:
-            cli_output.tell(step)
-            told = step
-        await asyncio.sleep(PROGRESS_SECONDS)
-        asked = asked.model_copy(update={"approval": await _look_up(client, approval.id)})
-    return asked
-
-
-async def _look_up(client: Client, approval_id: int) -> wire.ApprovalView:
-    for approval in (await client.call(wire.Pending(all=True))).approvals:
-        if approval.id == approval_id:
-            return approval
-    raise NotFound(f"approval {approval_id} is no longer listed; see `{PROGRAM} list` for what became of it")
+    On a terminal it shows what it is about and asks. Elsewhere a commit has to be named. With
+    Ctrl-C only the watching ends.
+    """
+    request = cli_approvals.decide(hive, approval_id, commit, yes=yes)
+    cli_approvals.follow_through(
+        hive, request, lambda client: cli_approvals.look_up(client, approval_id), wait=wait
+    )
 
 
 @_command("deny", _APPROVING)
-def deny(hive: Hive, approval_id: ApprovalId, note: Note = "") -> None:
-    """Say no to an approval."""
-    hive.show(wire.Deny(approval_id=approval_id, note=note), cli_output.approval_asked)
+def deny(hive: Hive, approval_id: WaitingId, note: Note = "", commit: Commit = None) -> None:
+    """Say no to an approval; whoever asked for it gets the note."""
+    request = wire.Deny(approval_id=approval_id, note=note)
+    if commit is not None:
+        whole = cli_approvals.whole_commit(
+            commit, hive.talk(lambda client: cli_approvals.look_up(client, approval_id))
+        )
+        request = request.model_copy(update={"commit": whole})
+    hive.show(request, cli_output.approval_asked)
+
+
+@_command("build-log", _APPROVING)
+def build_log(
+    hive: Hive,
+    approval_id: ApprovalId,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with each new line until it is resolved.")
+    ] = False,
+) -> None:
+    """Show what building an approval's commit printed."""
+    request = wire.BuildLog(approval_id=approval_id, follow=follow)
+    if follow:
+        hive.follow(request, cli_output.log_line)
+    else:
+        hive.show(request, cli_output.log_lines)
+
+
+@_command("history", _APPROVING)
+def history(hive: Hive, name: AgentName) -> None:
+    """List the commits that an agent ran, the newest first."""
+    hive.show(wire.History(name=name), cli_output.deployments(name))
+
+
+@_command("rollback", _APPROVING)
+def rollback(
+    hive: Hive,
+    name: AgentName,
+    approval_id: Annotated[
+        int | None,
+        typer.Argument(
+            metavar="[ID]", min=1, autocompletion=_deployed_ids, help="The number that `history` shows."
+        ),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    wait: Wait = True,
+) -> None:
+    """Let an agent run again what it ran before: the commit of ID, or the last other one.
+
+    On a terminal it shows from what to what, and asks.
+    """
+    ran = hive.ask(wire.History(name=name))
+    chosen = cli_approvals.choose_rollback(ran, name, approval_id)
+    if cli_approvals.on_terminal() and not yes:
+        cli_approvals.confirm_rollback(ran, name, chosen)
+    request = wire.Rollback(name=name, approval_id=chosen.approval_id)
+    cli_approvals.follow_through(hive, request, cli_approvals.new_rollback(hive, name), wait=wait)
 
 
 @_command("request-spawn", _APPROVING)
@@ -378,7 +506,7 @@ def rebuild(hive: Hive, name: AgentName) -> None:
 @_command("update-all", _AGENTS)
 def update_all(hive: Hive) -> None:
     """Rebuild every agent that was built from another revision of hyperhive."""
-    hive.show(wire.RebuildAll(), cli_output.agents)
+    hive.show_progress(wire.RebuildAll(), None, cli_output.agents_updated)
 
 
 @_command("revive", _AGENTS)
@@ -398,6 +526,12 @@ def _require_tombstone(hive: Hive, name: str) -> None:
         )
 
 
+Confirm = Annotated[
+    str | None,
+    typer.Option("--confirm", metavar="NAME", help="The name once more, instead of being asked for it."),
+]
+
+
 @_command("destroy", _AGENTS)
 def destroy(
     hive: Hive,
@@ -406,30 +540,53 @@ def destroy(
         bool, typer.Option("--purge", help="Remove its state and credentials too, for good.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; a purge asks all the same.")] = False,
+    confirm: Confirm = None,
 ) -> None:
     """Remove an agent's container. Its state is kept for `revive`, unless --purge.
 
-    A purge asks for the agent's name; a script gives it on standard input.
+    A purge asks for the agent's name; a script gives it on standard input or with --confirm.
     """
     if purge:
-        _must_type(
-            f"This removes {name} with all its state and credentials, for good. Type its name to go on: ",
-            name,
-        )
+        _purge(hive, name, confirm)
+        return
+    if confirm is not None:
+        _must_be(confirm, name)
     elif not yes:
-        _must_type(f"Destroy {name}? Its state is kept. Type yes to go on: ", "yes")
-    gone = cli_output.agent_purged(name) if purge else cli_output.agent_done
-    hive.show_progress(wire.Destroy(name=name, purge=purge), name, gone)
+        _must_be(_typed(f"Destroy {name}? Its state is kept. Type yes to go on: "), "yes")
+    hive.show_progress(wire.Destroy(name=name), name, cli_output.agent_done)
 
 
-def _must_type(question: str, wanted: str) -> None:
-    sys.stderr.write(question)
+@_command("purge", _AGENTS)
+def purge(hive: Hive, name: AgentName, confirm: Confirm = None) -> None:
+    """Remove an agent, or what was kept of one, with all its state and credentials, for good.
+
+    It asks for the agent's name; a script gives it on standard input or with --confirm.
+    """
+    _purge(hive, name, confirm)
+
+
+def _purge(hive: Hive, name: str, confirm: str | None) -> None:
+    if confirm is None:
+        question = (
+            f"This removes {name} with all its state and credentials, for good. Type its name to go on: "
+        )
+        confirm = _typed(question)
+    _must_be(confirm, name)
+    hive.show_progress(wire.Destroy(name=name, purge=True), name, cli_output.agent_purged(name))
+
+
+def _typed(question: str) -> str:
+    sys.stderr.write(clean_line(question))
     sys.stderr.flush()
     typed = sys.stdin.readline().strip()
     if not sys.stdin.isatty():
         sys.stderr.write("\n")
-    if typed != wanted:
-        raise Failed(f"nothing was removed: {wanted!r} was not typed")
+    return typed
+
+
+def _must_be(given: str, wanted: str) -> None:
+    if given != wanted:
+        raise Failed(f"nothing was removed: {wanted!r} was wanted, and {given!r} was given")
 
 
 # --- the daemon and this machine --------------------------------------------

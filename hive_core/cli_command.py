@@ -165,8 +165,11 @@ class Hive:
 
         self.talk(reading)
 
-    def show_progress(self, request: wire.Request[R], name: str, table: Callable[[R], None]) -> R:
-        """As `show`, telling on stderr what becomes of agent `name` while the daemon works on it."""
+    def show_progress(self, request: wire.Request[R], name: str | None, table: Callable[[R], None]) -> R:
+        """As `show`, telling on stderr what becomes of agent `name` while the daemon works on it.
+
+        Without a name: what changes on any agent.
+        """
 
         async def both(client: Client) -> R:
             watching = asyncio.create_task(_tell_states(client, name), name="progress")
@@ -181,14 +184,16 @@ class Hive:
         return result
 
 
-async def _tell_states(client: Client, name: str) -> None:
-    told = ""
+async def _tell_states(client: Client, name: str | None) -> None:
+    told: dict[str, str] = {}
+    if name is None:
+        told = {agent.name: str(agent.state) for agent in (await client.call(wire.ListAgents())).agents}
     while True:
-        agents = (await client.call(wire.ListAgents())).agents
-        state = next((str(agent.state) for agent in agents if agent.name == name), "")
-        if state and state != told:
-            cli_output.tell(f"{name}: {state}")
-            told = state
+        for agent in (await client.call(wire.ListAgents())).agents:
+            state = str(agent.state)
+            if name in (None, agent.name) and told.get(agent.name) != state:
+                cli_output.tell(f"{agent.name}: {state}")
+                told[agent.name] = state
         await asyncio.sleep(PROGRESS_SECONDS)
 
 

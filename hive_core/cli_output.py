@@ -6,13 +6,14 @@ quiet when the reader of a pipe has gone. Rich is imported only when a table is 
 
 import os
 import re
+import shutil
 import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
 from io import StringIO
 from typing import TYPE_CHECKING, Any, TextIO
 
-from hive_core.terminal_text import clean, clean_line, dump_json
+from hive_core.cli_words import age, kind, moment, short, size, subject, until, what
+from hive_core.terminal_text import clean, clean_line, dump_json, fold
 from hive_shared import wire
 
 if TYPE_CHECKING:
@@ -186,6 +187,8 @@ def _agent_notes(agent: wire.AgentView) -> list[str]:
     if agent.report.backend:
         model = agent.report.model if agent.report.model != agent.report.backend else ""
         notes.append(f"{agent.report.backend} {model}".strip())
+    if agent.commit:
+        notes.append(f"runs {short(agent.commit)}")
     if agent.needs_update:
         notes.append("needs update")
     if agent.restarts:
@@ -194,6 +197,14 @@ def _agent_notes(agent: wire.AgentView) -> list[str]:
         notes.append(f"{size(agent.state_bytes)} kept")
     notes += filter(None, (agent.note, agent.report.note))
     return notes
+
+
+def agents_updated(result: wire.AgentList) -> None:
+    """After `update-all`: what was rebuilt, and how it is now."""
+    if not result.agents:
+        put("every agent is up to date")
+    for agent in result.agents:
+        agent_done(wire.AgentDone(agent=agent, note=agent.note))
 
 
 def agent_done(result: wire.AgentDone) -> None:
@@ -210,35 +221,85 @@ def agent_purged(name: str) -> Callable[[wire.AgentDone], None]:
 
 
 def approvals(result: wire.ApprovalList) -> None:
+    """What waits: without columns in which nothing would be."""
+    said_more = any(approval.status is not wire.ApprovalStatus.PENDING for approval in result.approvals)
+    headings = ["ID", "AGENT", "WHAT", "COMMIT", "AGE", "FLAGS", "BY", "ABOUT"]
+    if said_more:
+        headings[3:3] = ["STATUS"]
     put_table(
-        ("ID", "KIND", "AGENT", "STATUS", "REQUESTED BY", "WHEN", "COMMIT", "NOTE"),
-        [_approval_row(approval) for approval in result.approvals],
+        headings,
+        [_approval_row(approval, said_more=said_more) for approval in result.approvals],
         empty="nothing waits for approval",
     )
 
 
-def _approval_row(approval: wire.ApprovalView) -> tuple[object, ...]:
-    status = f"{approval.status} ({approval.step})" if approval.step else str(approval.status)
-    kind = f"{approval.kind} (revives)" if approval.revives else str(approval.kind)
-    when = moment(approval.resolved_at_ms or approval.requested_at_ms)
-    by = (
-        f"{approval.requested_by}, resolved by {approval.resolved_by}"
-        if approval.resolved_by
-        else approval.requested_by
+def every_approval(result: wire.ApprovalList) -> None:
+    """What waits and what was resolved, with what became of it."""
+    put_table(
+        ("ID", "AGENT", "WHAT", "STATUS", "COMMIT", "AGE", "FLAGS", "BY", "ABOUT", "OUTCOME"),
+        [
+            (*_approval_row(approval, said_more=True), _outcome(approval, subject(approval.outcome)))
+            for approval in result.approvals
+        ],
+        empty="nothing was ever asked for",
     )
-    return approval.id, kind, approval.agent, status, by, when, approval.commit or "", approval.note
+
+
+def _approval_row(approval: wire.ApprovalView, *, said_more: bool) -> tuple[object, ...]:
+    status = f"{approval.status} ({approval.step})" if approval.step else str(approval.status)
+    return (
+        approval.id,
+        approval.agent,
+        kind(approval),
+        *([status] if said_more else []),
+        short(approval.commit),
+        age(approval.requested_at_ms),
+        len(approval.flags) or "",
+        approval.requested_by,
+        subject(approval.message) or subject(approval.note),
+    )
+
+
+def _outcome(approval: wire.ApprovalView, words: str) -> str:
+    by = f"by {approval.resolved_by}" if approval.resolved_by else ""
+    return ": ".join(part for part in (by, words) if part)
 
 
 def approval_asked(result: wire.ApprovalAsked) -> None:
     approval = result.approval
-    words = f"approval {approval.id} ({approval.kind} {approval.agent}): {approval.status}"
+    words = f"approval {approval.id} ({what(approval)}): {approval.status}"
     if result.existing:
         words += "; it was asked for before"
     if approval.status is wire.ApprovalStatus.PENDING:
         words += f"; decide with `hive-c0re approve {approval.id}` or `hive-c0re deny {approval.id}`"
-    elif approval.note:
-        words += f"; {approval.note}"
-    put(clean(words))
+    elif subject(approval.outcome):
+        words += f"; {subject(approval.outcome)}"
+    put(clean_line(words))
+    rest = approval.outcome.strip().partition("\n")[2]
+    if rest and approval.status is not wire.ApprovalStatus.PENDING:
+        put(_indented(rest))
+
+
+def deployments(name: str) -> Callable[[wire.Deployments], None]:
+    """What agent `name` ran, the newest first."""
+    return lambda result: put_table(
+        ("APPROVAL", "COMMIT", "DEPLOYED", "AGE", "BY", "", "ABOUT"),
+        [_deployment_row(deployment) for deployment in result.deployments],
+        empty=f"{name} has run no commit yet",
+    )
+
+
+def _deployment_row(deployment: wire.Deployment) -> tuple[object, ...]:
+    at_ms = deployment.deployed_at_ms
+    return (
+        deployment.approval_id,
+        short(deployment.commit),
+        moment(at_ms) if at_ms else "",
+        age(at_ms) if at_ms else "",
+        deployment.approved_by or "",
+        "running" if deployment.running else "",
+        subject(deployment.message),
+    )
 
 
 def questions(result: wire.QuestionList) -> None:
@@ -250,7 +311,7 @@ def questions(result: wire.QuestionList) -> None:
 
 def _question(question: wire.QuestionView) -> str:
     lines = [
-        f"#{question.id} {clean_line(question.asker)} asks · {moment(question.asked_at_ms)}",
+        f"#{question.id} {clean_line(question.asker)} asks · {moment(question.asked_at_ms)}{_open(question)}",
         _indented(question.question),
     ]
     mark = "[ ]" if question.multi else "-"
@@ -260,6 +321,12 @@ def _question(question: wire.QuestionView) -> str:
             f"    answered by {clean_line(question.answered_by or '')}: {clean_line(question.answer)}"
         )
     return "\n".join(lines)
+
+
+def _open(question: wire.QuestionView) -> str:
+    if question.closed:
+        return f" · {question.closed}"
+    return f" · closes by itself in {until(question.expires_at_ms)}" if question.expires_at_ms else ""
 
 
 def messages(result: wire.MessageList) -> None:
@@ -290,7 +357,12 @@ def log_lines(result: wire.LogLines) -> None:
 
 def log_line(entry: wire.LogLine) -> None:
     """Colours are left out, as they would only be noise; every other escape sequence is shown as such."""
-    put(clean(_COLOUR.sub("", entry.line.rstrip("\r\n"))))
+    put(log_text(entry.line))
+
+
+def log_text(line: str) -> str:
+    """A log line without its colours, and harmless."""
+    return clean(_COLOUR.sub("", line.rstrip("\r\n")))
 
 
 def status(result: wire.HiveStatus) -> None:
@@ -358,31 +430,9 @@ def done(text: str) -> Callable[[wire.Model], None]:
 
 
 def _indented(text: str) -> str:
-    return "\n".join(f"    {line}" for line in clean(text).split("\n"))
-
-
-def moment(at_ms: int) -> str:
-    """Local time; the date only when it is not today's."""
-    at, now = time.localtime(at_ms / 1000), time.localtime()
-    return time.strftime("%H:%M:%S" if at[:3] == now[:3] else "%Y-%m-%d %H:%M:%S", at)
-
-
-def age(since_ms: int, now_ms: int | None = None) -> str:
-    """How long ago, in its largest unit: `42s`, `5m`, `3h`, `2d`; empty for a time that is not known."""
-    if since_ms <= 0:
-        return ""
-    seconds = max(0, (time.time_ns() // 1_000_000 if now_ms is None else now_ms) - since_ms) // 1000
-    for length, unit in ((86400, "d"), (3600, "h"), (60, "m")):
-        if seconds >= length:
-            return f"{seconds // length}{unit}"
-    return f"{seconds}s"
-
-
-def size(number_bytes: int) -> str:
-    """`512 B`, `3.4 MiB`."""
-    amount = float(number_bytes)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if amount < 1024:
-            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
-        amount /= 1024
-    return f"{amount:.1f} TiB"
+    """Indented throughout, also where a terminal would go on in the first column."""
+    lines = [f"    {line}" for line in clean(text).split("\n")]
+    if sys.stdout.isatty():
+        columns = shutil.get_terminal_size().columns
+        lines = [row for line in lines for row in fold(line.expandtabs(8), columns, "    ")]
+    return "\n".join(lines)

@@ -12,6 +12,7 @@ import uvloop
 from hive_core import cli_output
 from hive_core.cli_command import Failed, UsageProblem
 from hive_core.cli_output import ReaderGone
+from hive_core.cli_words import moment
 from hive_core.config import BadConfig, load_settings
 from hive_core.terminal_text import clean, clean_line
 from hive_shared import wire
@@ -76,7 +77,7 @@ def _put(show: Callable[[], None]) -> None:
 
 def ready_text(status: wire.HiveStatus, login: wire.LoginUrl, root: str = "") -> str:
     """What the operator needs once the hive is up; `root` is how to name this hive to other commands."""
-    until = cli_output.moment(login.expires_at_ms)
+    until = moment(login.expires_at_ms)
     lines = [
         ("Log in", login.url),
         ("", f"works once, until {until}; another one: hive-c0re{root} url"),

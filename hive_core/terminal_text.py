@@ -8,6 +8,7 @@ shown as what it is, so that the operator sees that somebody tried.
 
 import json
 import re
+import unicodedata
 from typing import Any
 
 # C0 without tab and newline, DEL, C1; then what reorders, hides or breaks lines:
@@ -77,3 +78,30 @@ def _json_escape(match: re.Match[str]) -> str:
         return f"\\u{code:04x}"
     high, low = divmod(code - 0x10000, 0x400)
     return f"\\u{0xD800 + high:04x}\\u{0xDC00 + low:04x}"
+
+
+def fold(line: str, width: int, hang: str = "") -> list[str]:
+    """One cleaned line as rows of at most `width` columns, every row but the first beginning with `hang`.
+
+    A terminal folds a long line itself, and begins the next row in the first column: there the rest of
+    a line could pass for a heading or for a line of another kind.
+    """
+    if len(line) * 2 <= width:  # no character is wider than two columns
+        return [line]
+    rows: list[str] = []
+    row, columns = "", 0
+    for character in line:
+        wide = columns_of(character)
+        if columns + wide > width and row.strip():
+            rows.append(row)
+            row, columns = hang, len(hang)
+        row += character
+        columns += wide
+    return [*rows, row]
+
+
+def columns_of(character: str) -> int:
+    """How many columns a terminal gives to one character."""
+    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in ("W", "F") else 1

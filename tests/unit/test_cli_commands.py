@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from tests.support.host_surface import STATUS, HostSurface, forever, until
 
 @pytest.fixture(autouse=True)
 def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hive_core.cli.PROGRESS_SECONDS", 0.01)
+    monkeypatch.setattr("hive_core.cli_approvals.PROGRESS_SECONDS", 0.01)
     monkeypatch.setattr("hive_core.cli_command.PROGRESS_SECONDS", 0.01)
 
 
@@ -41,6 +42,8 @@ Run = Callable[..., Ended]
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[HostSurface]:
     with HostSurface(tmp_path / "run" / "host.sock").running() as surface:
+        surface.replies["pending"] = wire.ApprovalList(approvals=[approval()])
+        surface.replies["history"] = RAN
         yield surface
 
 
@@ -97,6 +100,33 @@ def question(number: int = 3, **fields: Any) -> wire.QuestionView:
     return wire.QuestionView(id=number, **{**usual, **fields})
 
 
+COMMIT, OLDER = "1a2b3c4d5e" * 4, "9f8e7d6c5b" * 4
+RAN = wire.Deployments(
+    deployments=[
+        wire.Deployment(approval_id=6, commit=COMMIT, message="Add ripgrep", deployed_at_ms=3, running=True),
+        wire.Deployment(approval_id=5, commit=COMMIT, message="Add ripgrep", deployed_at_ms=2),
+        wire.Deployment(
+            approval_id=2, commit=OLDER, message="Begin", deployed_at_ms=1, approved_by="operator"
+        ),
+    ]
+)
+FILES = [
+    wire.FileDiff(path="agent.nix", change="modified", added=1, deleted=1, text="@@ -1 +1 @@\n-a\n+b\n"),
+    wire.FileDiff(path="bin/run", change="modified", mode="100644 → 100755"),
+]
+
+
+def change(number: int = 7, status: str = "pending", **fields: Any) -> wire.ApprovalView:
+    """An approval of a commit."""
+    usual: dict[str, Any] = {"kind": "apply_commit", "commit": COMMIT, "message": "Add fd\n\nIt finds."}
+    return approval(number, status, **{**usual, **fields})
+
+
+def summary(asked: wire.ApprovalView | None = None, **fields: Any) -> wire.DiffSummary:
+    usual: dict[str, Any] = {"base": "running", "base_commit": OLDER, "files": 2, "added": 1, "deleted": 1}
+    return wire.DiffSummary(approval=asked or change(), **{**usual, **fields})
+
+
 LOGIN = wire.LoginUrl(url="http://127.0.0.1:7000/login#c0de", code="c0de", expires_at_ms=10**13)
 DONE = wire.AgentDone(agent=agent(), note="as you wished")
 
@@ -112,14 +142,21 @@ REQUESTS = [
     (["pending", "--all"], wire.Pending(all=True), wire.ApprovalList(approvals=[approval()])),
     (["approve", "7"], wire.Approve(approval_id=7), wire.ApprovalAsked(approval=approval(status="deployed"))),
     (
-        ["approve", "7", "--commit", "abc", "--no-wait"],
-        wire.Approve(approval_id=7, commit="abc"),
+        ["approve", "7", "--no-wait"],
+        wire.Approve(approval_id=7),
         wire.ApprovalAsked(approval=approval(status="approved")),
     ),
     (
         ["deny", "7", "--note", "not now"],
         wire.Deny(approval_id=7, note="not now"),
         wire.ApprovalAsked(approval=approval(status="denied")),
+    ),
+    (["build-log", "7"], wire.BuildLog(approval_id=7), wire.LogLines(lines=["one"])),
+    (["history", "alice"], wire.History(name="alice"), RAN),
+    (
+        ["rollback", "alice", "2"],
+        wire.Rollback(name="alice", approval_id=2),
+        wire.ApprovalAsked(approval=change(8, "deployed", rollback=True)),
     ),
     (["spawn", "alice"], wire.Spawn(name="alice"), DONE),
     (
@@ -133,6 +170,8 @@ REQUESTS = [
     (["rebuild", "alice"], wire.Rebuild(name="alice"), DONE),
     (["update-all"], wire.RebuildAll(), wire.AgentList(agents=[agent()])),
     (["destroy", "alice", "--yes"], wire.Destroy(name="alice"), DONE),
+    (["destroy", "alice", "--confirm", "alice"], wire.Destroy(name="alice"), DONE),
+    (["purge", "alice", "--confirm", "alice"], wire.Destroy(name="alice", purge=True), DONE),
     (["send", "alice", "hello"], wire.Send(to="alice", body="hello"), wire.Sent(ids=[12])),
     (
         ["send", "alice", "hello", "--in-reply-to", "4"],
@@ -143,6 +182,7 @@ REQUESTS = [
     (["inbox", "-n", "3"], wire.Inbox(limit=3), wire.MessageList(messages=[message(1, "hello")])),
     (["questions"], wire.Questions(), wire.QuestionList(questions=[question()])),
     (["answer", "3", "yes"], wire.Answer(question_id=3, answer="yes"), wire.Empty()),
+    (["cancel-question", "3"], wire.CancelQuestion(question_id=3), wire.Empty()),
     (["messages"], wire.Messages(), wire.MessageList(messages=[message(1, "hello")])),
     (["messages", "--limit", "9"], wire.Messages(limit=9), wire.MessageList(messages=[message(1, "hello")])),
     (["logs", "alice"], wire.Logs(name="alice"), wire.LogLines(lines=["one"])),
@@ -176,7 +216,7 @@ def test_with_json_a_command_prints_the_result_as_it_was_on_the_wire(
 
 def test_every_operation_of_the_host_surface_has_a_command(run: Run, host: HostSurface) -> None:
     asked = {request.op for _, request, _ in REQUESTS}
-    assert asked == set(wire.SURFACES[wire.Surface.HOST])
+    assert asked | {"diff"} == set(wire.SURFACES[wire.Surface.HOST])
 
 
 def test_the_table_of_agents_says_what_matters(run: Run, host: HostSurface) -> None:
@@ -271,26 +311,142 @@ def in_steps(*approvals: wire.ApprovalView) -> Callable[[Any], wire.ApprovalList
     return lambda _: wire.ApprovalList(approvals=[approval(99), left.pop(0) if len(left) > 1 else left[0]])
 
 
+STEPS = (
+    approval(),
+    approval(status="building", step="creating the container"),
+    approval(status="building", step="starting"),
+    approval(status="deployed"),
+)
+
+
 def test_approve_waits_until_it_is_deployed_and_tells_the_steps(run: Run, host: HostSurface) -> None:
     host.replies["approve"] = wire.ApprovalAsked(approval=approval(status="approved"))
-    host.replies["pending"] = in_steps(
-        approval(status="building", step="creating the container"),
-        approval(status="building", step="starting"),
-        approval(status="deployed"),
-    )
+    host.replies["pending"] = in_steps(*STEPS)
     ended = run("approve", "7")
     assert ended.code == 0
     assert "approval 7 (spawn alice): deployed" in ended.out
-    assert ended.err.splitlines() == ["alice: approved", "alice: creating the container", "alice: starting"]
+    told = ["alice: approved", "alice: creating the container", "alice: starting"]
+    assert [line for line in ended.err.splitlines() if line != told[0]] == told[1:]
+
+
+def test_steps_are_told_also_while_the_daemon_holds_its_answer_back(run: Run, host: HostSurface) -> None:
+    host.replies["pending"] = in_steps(*STEPS)
+    host.replies["approve"] = [
+        until(lambda: len(host.asked("pending")) > 6),
+        wire.ApprovalAsked(approval=approval(status="deployed")),
+    ]
+    ended = run("approve", "7")
+    assert (ended.code, "deployed" in ended.out) == (0, True)
+    assert ended.err.splitlines() == ["alice: creating the container", "alice: starting"]
+
+
+def test_without_waiting_it_leaves_as_soon_as_it_has_begun(run: Run, host: HostSurface) -> None:
+    host.replies["pending"] = in_steps(approval(), approval(status="building", step="starting"))
+    host.replies["approve"] = [forever]
+    ended = run("approve", "7", "--no-wait")
+    assert (ended.code, ended.out) == (0, "approval 7 (spawn alice): building\n")
 
 
 def test_an_approval_that_fails_exits_with_1_and_says_why(run: Run, host: HostSurface) -> None:
     host.replies["approve"] = wire.ApprovalAsked(approval=approval(status="approved"))
-    host.replies["pending"] = in_steps(approval(status="failed", note="disk full"))
+    host.replies["pending"] = in_steps(approval(), approval(status="failed", outcome="disk full"))
     ended = run("approve", "7", "--json")
     assert ended.code == 1
     assert ended.json["approval"]["status"] == "failed"
     assert "error: approval 7 failed: disk full" in ended.err
+
+
+def test_what_a_build_prints_is_told_while_it_goes_on(run: Run, host: HostSurface) -> None:
+    host.replies["pending"] = in_steps(change(), change(status="building", step="build"))
+    host.replies["approve"] = [
+        until(lambda: bool(host.asked("build_log"))),
+        wire.ApprovalAsked(approval=change(status="failed", outcome="it does not build\nagent.nix:3: oh")),
+    ]
+    lines = [wire.LogLine(line="\x1b[31mevaluating\x1b[0m"), wire.LogLine(line="agent.nix:3: oh \x1b[2J")]
+    host.replies["build_log"] = [*lines, wire.LogLines(lines=[])]
+    ended = run("approve", "7", "--commit", COMMIT[:7])
+    assert ended.code == 1
+    assert host.asked("build_log")[0].follow is True
+    assert ended.err.splitlines() == [
+        "alice: build",
+        "  │ evaluating",
+        "  │ agent.nix:3: oh ␛[2J",
+        "error: approval 7 failed: it does not build; `hive-c0re build-log 7` has the whole log",
+    ]
+    assert ended.out == f"approval 7 (change alice to {COMMIT[:10]}): failed; it does not build\n" + (
+        "    agent.nix:3: oh\n"
+    )
+
+
+def test_the_end_of_the_log_is_told_of_a_build_that_failed_too_quickly_to_watch(
+    run: Run, host: HostSurface
+) -> None:
+    host.replies["pending"] = in_steps(change())
+    host.replies["approve"] = wire.ApprovalAsked(approval=change(status="failed", outcome="no"))
+    host.replies["build_log"] = wire.LogLines(lines=[f"line {number}" for number in range(100)])
+    ended = run("approve", "7", "--commit", COMMIT)
+    assert ended.err.splitlines()[:2] == ["  │ line 80", "  │ line 81"]
+
+
+def test_a_log_that_cannot_be_followed_does_not_stop_the_watching(run: Run, host: HostSurface) -> None:
+    host.replies["pending"] = in_steps(change(), change(status="building"), change(status="deployed"))
+    host.replies["approve"] = wire.ApprovalAsked(approval=change(status="approved"))
+    assert run("approve", "7", "--commit", COMMIT).code == 0
+
+
+@pytest.mark.parametrize("given", [COMMIT, COMMIT[:7], COMMIT[:12].upper()])
+def test_a_commit_is_named_by_its_sha_or_the_beginning_of_it(run: Run, host: HostSurface, given: str) -> None:
+    host.replies["pending"] = in_steps(change())
+    host.replies["approve"] = wire.ApprovalAsked(approval=change(status="deployed"))
+    host.replies["deny"] = wire.ApprovalAsked(approval=change(status="denied"))
+    assert run("approve", "7", "--commit", given, "--yes").code == 0
+    assert run("deny", "7", "--commit", given).code == 0
+    assert [host.asked(op)[0].commit for op in ("approve", "deny")] == [COMMIT, COMMIT]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ([], 2, "`hive-c0re diff 7`, then name the one you saw with --commit SHA"),
+        (["--yes"], 2, "--commit SHA"),
+        (["--commit", COMMIT[:6]], 2, "at least its first 7 digits"),
+        (["--commit", "main"], 2, "at least its first 7 digits"),
+        (["--commit", OLDER], 1, "is for another commit than 9f8e"),
+        (["--commit", COMMIT[:7] + "0"], 1, "is for another commit"),
+        (["--commit", OLDER + "0"], 2, "must be a commit's sha"),
+    ],
+)
+def test_off_a_terminal_a_commit_has_to_be_named_rightly(
+    run: Run, host: HostSurface, arguments: list[str], code: int, said: str
+) -> None:
+    host.replies["pending"] = in_steps(change())
+    ended = run("approve", "7", *arguments)
+    assert (ended.code, ended.out, len(ended.err.splitlines())) == (code, "", 1)
+    assert said in ended.err
+    assert COMMIT not in ended.err  # naming it must take a look at it
+    assert host.asked("approve") == []
+
+
+def test_a_commit_is_not_taken_for_what_has_none(run: Run, host: HostSurface) -> None:
+    ended = run("approve", "7", "--commit", COMMIT)
+    assert (ended.code, host.asked("approve")) == (1, [])
+    assert "leave --commit out" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("status", "said"), [("denied", "is denied already"), ("building", "build-log 7 --follow")]
+)
+def test_what_is_decided_is_not_decided_again(run: Run, host: HostSurface, status: str, said: str) -> None:
+    host.replies["pending"] = in_steps(approval(status=status))
+    ended = run("approve", "7")
+    assert (ended.code, host.asked("approve"), len(ended.err.splitlines())) == (1, [], 1)
+    assert said in ended.err
+
+
+def test_an_approval_that_is_not_there_is_named(run: Run, host: HostSurface) -> None:
+    ended = run("approve", "8")
+    assert (ended.code, host.asked("approve")) == (1, [])
+    assert "no approval 8; `hive-c0re pending --all`" in ended.err
 
 
 def test_a_pending_request_says_how_to_decide(run: Run, host: HostSurface) -> None:
@@ -298,6 +454,201 @@ def test_a_pending_request_says_how_to_decide(run: Run, host: HostSurface) -> No
     out = run("request-spawn", "alice").out
     assert "asked for before" in out
     assert "hive-c0re approve 7" in out
+
+
+def test_what_waits_is_told_by_its_subject_or_its_note(run: Run, host: HostSurface) -> None:
+    flag = wire.RiskFlag(path="agent.nix", line=3, rule="fetch", text="downloads")
+    host.replies["pending"] = wire.ApprovalList(
+        approvals=[change(flags=[flag, flag], note="please"), approval(8, note="to help\nme")]
+    )
+    shown = [line.split() for line in run("pending").out.splitlines()]
+    assert shown[0] == ["ID", "AGENT", "WHAT", "COMMIT", "AGE", "FLAGS", "BY", "ABOUT"]
+    assert shown[1][:4] == ["7", "alice", "change", COMMIT[:10]]
+    assert shown[1][5:] == ["2", "hm1nd", "Add", "fd"]
+    assert shown[2][-3:] == ["hm1nd", "to", "help"]
+
+
+def test_what_was_resolved_is_told_with_its_outcome_and_not_with_the_requesters_words_for_it(
+    run: Run, host: HostSurface
+) -> None:
+    host.replies["pending"] = wire.ApprovalList(
+        approvals=[
+            change(status="denied", resolved_by="operator", outcome="too much", note="deployed by you"),
+            change(8, "building", step="build"),
+            change(9, "deployed", rollback=True),
+        ]
+    )
+    out = run("pending", "--all").out
+    assert "operator: too much" in out
+    assert "deployed by you" not in out
+    assert "building (build)" in out
+    assert "rollback" in out
+    host.replies["deny"] = wire.ApprovalAsked(
+        approval=approval(status="denied", note="she said yes", outcome="no need")
+    )
+    assert run("deny", "7").out == "approval 7 (spawn alice): denied; no need\n"
+
+
+# --- diffs ------------------------------------------------------------------
+
+
+def test_a_diff_tells_everything_about_an_approval_and_then_its_files(run: Run, host: HostSurface) -> None:
+    asked = change(
+        note="she finds nothing",
+        author="hm1nd <hm1nd@hive>",
+        authored_at_ms=1,
+        commit_ref="main",
+        flags=[wire.RiskFlag(path="agent.nix", line=3, rule="fetch", text="downloads while it is built")],
+        bases=wire.DiffBases(running=OLDER, approved=COMMIT),
+    )
+    host.replies["diff"] = [*FILES, summary(asked)]
+    ended = run("diff", "7")
+    assert (ended.code, ended.err) == (0, "")
+    lines = ended.out.splitlines()
+    assert lines[0] == f"approval 7 · change alice to {COMMIT[:10]} · pending"
+    for line in (
+        f"  commit    {COMMIT} (main)",
+        f"  compared  with what runs (running), {OLDER[:10]}; --base also has approved {COMMIT[:10]}",
+        "    It finds.",
+        "    she finds nothing",
+        "    agent.nix:3  fetch: downloads while it is built",
+        "  agent.nix  modified +1 -1",
+        "  bin/run    modified mode 100644 → 100755",
+        "  2 files changed, +1 -1",
+    ):
+        assert line in lines
+    assert any(line.startswith("  author    hm1nd <hm1nd@hive>, ") for line in lines)
+    assert lines[lines.index("── agent.nix · modified +1 -1 ──") + 1 :][:3] == ["@@ -1 +1 @@", "-a", "+b"]
+
+
+def test_a_diff_asks_for_the_base_that_is_meant(run: Run, host: HostSurface) -> None:
+    host.replies["diff"] = [summary(base="approved", base_commit=None, files=0)]
+    ended = run("diff", "7", "--base", "approved")
+    assert host.asked("diff")[0].base is wire.DiffBase.APPROVED
+    assert "with nothing: there is no approved commit" in ended.out
+    ended = run("diff", "7", "--base", "main")
+    assert (ended.code, len(ended.err.splitlines())) == (2, 1)
+    assert "'running', 'approved', 'proposed'" in ended.err
+
+
+def test_a_diff_against_the_commit_itself_says_so(run: Run, host: HostSurface) -> None:
+    host.replies["diff"] = [summary(base_commit=COMMIT, files=0)]
+    assert "this is the running commit itself" in run("diff", "7").out
+
+
+def test_the_stat_of_a_diff_leaves_the_lines_out(run: Run, host: HostSurface) -> None:
+    host.replies["diff"] = [*FILES, summary()]
+    out = run("diff", "7", "--stat").out
+    assert ("  2 files changed, +1 -1" in out, "+b" in out) == (True, False)
+
+
+def test_a_diff_as_json_is_its_summary_and_its_files(run: Run, host: HostSurface) -> None:
+    host.replies["diff"] = [*FILES, summary()]
+    shown = run("diff", "7", "--json").json
+    assert shown["summary"] == summary().model_dump(mode="json")
+    assert shown["files"] == [file.model_dump(mode="json") for file in FILES]
+    assert [set(file) for file in run("diff", "7", "--json", "--stat").json["files"]] == [
+        set(wire.FileDiff.model_fields) - {"text"}
+    ] * 2
+
+
+def test_a_file_that_is_cut_says_where_the_rest_is(run: Run, host: HostSurface) -> None:
+    cut = wire.FileDiff(path="big", change="added", added=9, text="+a\n", truncated=True)
+    host.replies["diff"] = [cut, summary(files=1)]
+    assert "cut here: too long to show; tag proposal/7 of applied/alice has all of it" in run("diff", "7").out
+
+
+def test_in_a_pipe_a_diff_has_no_colours_and_keeps_its_tabs_and_long_lines(
+    run: Run, host: HostSurface
+) -> None:
+    line = "+\t" + "x" * 500
+    host.replies["diff"] = [wire.FileDiff(path="a", change="added", added=1, text=line), summary(files=1)]
+    out = run("diff", "7").out
+    assert line in out.splitlines()
+    assert "\x1b" not in out
+
+
+# --- going back -------------------------------------------------------------
+
+
+def test_history_shows_what_runs(run: Run, host: HostSurface) -> None:
+    lines = run("history", "alice").out.splitlines()
+    assert len(lines) == 4
+    assert [("running" in line) for line in lines[1:]] == [True, False, False]
+    assert "Begin" in lines[3]
+
+
+def test_a_rollback_is_to_the_last_other_commit_and_names_it(run: Run, host: HostSurface) -> None:
+    host.replies["rollback"] = wire.ApprovalAsked(approval=change(8, "deployed", rollback=True, commit=OLDER))
+    ended = run("rollback", "alice")
+    assert host.asked("rollback")[0].approval_id == 2
+    assert ended.out == f"approval 8 (rollback alice to {OLDER[:10]}): deployed\n"
+
+
+def test_a_rollback_is_watched_like_any_other_approval(run: Run, host: HostSurface) -> None:
+    def looked(_: Any) -> wire.ApprovalList:
+        new = [change(8, "building", step="build", rollback=True)] if host.asked("rollback") else []
+        return wire.ApprovalList(approvals=[change(7), *new])
+
+    host.replies["pending"] = looked
+    host.replies["build_log"] = [wire.LogLine(line="evaluating"), wire.LogLines(lines=[])]
+    host.replies["rollback"] = [
+        until(lambda: bool(host.asked("build_log"))),
+        wire.ApprovalAsked(approval=change(8, "failed", rollback=True, outcome="gone")),
+    ]
+    ended = run("rollback", "alice", "2")
+    assert ended.code == 1
+    assert host.asked("build_log")[0].approval_id == 8
+    assert ended.err.splitlines()[:2] == ["alice: build", "  │ evaluating"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["4"], "never ran approval 4"), (["5"], f"runs {COMMIT[:10]} already")],
+)
+def test_a_rollback_to_what_cannot_be_is_refused(
+    run: Run, host: HostSurface, arguments: list[str], said: str
+) -> None:
+    ended = run("rollback", "alice", *arguments)
+    assert (ended.code, host.asked("rollback"), len(ended.err.splitlines())) == (1, [], 1)
+    assert said in ended.err
+
+
+def test_there_is_nothing_to_roll_back_to_for_an_agent_that_ran_one_commit(
+    run: Run, host: HostSurface
+) -> None:
+    host.replies["history"] = RAN.model_copy(update={"deployments": RAN.deployments[:2]})
+    ended = run("rollback", "alice")
+    assert (ended.code, host.asked("rollback")) == (1, [])
+    assert "ran nothing before" in ended.err
+
+
+# --- progress of agents -----------------------------------------------------
+
+
+def test_update_all_says_that_there_was_nothing_to_do(run: Run, host: HostSurface) -> None:
+    host.replies["update_all"] = wire.AgentList(agents=[])
+    assert run("update-all").out == "every agent is up to date\n"
+
+
+def test_progress_of_update_all_is_what_changes_on_any_agent(run: Run, host: HostSurface) -> None:
+    def looked(_: Any) -> wire.AgentList:
+        first = len(host.asked("list")) == 1
+        return wire.AgentList(agents=[agent("bob"), agent(state="running" if first else "rebuilding")])
+
+    host.replies["list"] = looked
+    host.replies["update_all"] = [
+        until(lambda: len(host.asked("list")) > 3),
+        wire.AgentList(agents=[agent()]),
+    ]
+    ended = run("update-all")
+    assert ended.err.splitlines() == ["alice: rebuilding"]
+    assert ended.out == "alice: running\n"
+
+
+def test_a_question_tells_how_long_it_stays_open(run: Run, host: HostSurface) -> None:
+    host.replies["questions"] = wire.QuestionList(questions=[question(expires_at_ms=10**15)])
+    assert re.search(r"asks · .* · closes by itself in \d+d\n", run("questions").out)
 
 
 def test_progress_of_a_spawn_goes_to_stderr(run: Run, host: HostSurface) -> None:
@@ -331,6 +682,16 @@ def test_a_purge_is_refused_unless_the_name_is_typed_even_with_yes(
     ended = run("destroy", "alice", "--purge", "--yes", stdin=typed)
     assert (ended.code, host.asked("destroy")) == (1, [])
     assert "nothing was removed" in ended.err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["destroy", "alice"], ["destroy", "alice", "--purge"], ["purge", "alice"]]
+)
+def test_a_name_given_to_confirm_has_to_be_the_one(run: Run, host: HostSurface, arguments: list[str]) -> None:
+    host.replies["destroy"] = wire.AgentDone(agent=None)
+    ended = run(*arguments, "--confirm", "alic", stdin=b"alice\n")
+    assert (ended.code, host.asked("destroy")) == (1, [])
+    assert run(*arguments, "--confirm", "alice").code == 0
 
 
 def test_a_purge_goes_ahead_when_the_name_is_typed(run: Run, host: HostSurface) -> None:
