@@ -1,7 +1,5 @@
 """Messages to oneself at a later time (SPEC section 4, `remind`)."""
 
-import asyncio
-import logging
 from functools import partial
 from typing import Final
 
@@ -10,18 +8,15 @@ from sqlalchemy import Connection, delete, func, insert, select
 from hive_core.audit import Audit
 from hive_core.broker import Broker, Post
 from hive_core.clock import Clock, time_ms
+from hive_core.deadlines import Deadlines
 from hive_core.principals import Principal
 from hive_core.store import Store
 from hive_core.store.schema import reminder as table
-from hive_shared.errors import HiveError, TooMany
+from hive_shared.errors import TooMany
 from hive_shared.wire import Remind, ReminderSet
-
-log = logging.getLogger(__name__)
 
 PENDING_MAX: Final = 50  # of one agent
 BODY_PREFIX: Final = "[reminder] "
-LOOK_AT_CLOCK_SECONDS: Final = 30.0  # the wall clock may jump, or the host may have slept
-RETRY_SECONDS: Final = 5.0  # after the store could not be written
 DELIVER_MAX: Final = 100  # of one transaction
 
 
@@ -33,7 +28,7 @@ class Reminders:
         self._audit = audit
         self._host = host
         self._clock = clock
-        self._changed = asyncio.Event()
+        self._deadlines = Deadlines("reminders", clock)
 
     async def set(self, principal: Principal, request: Remind) -> ReminderSet:
         """Remind `principal` at the time in `request`; a time that has passed means now.
@@ -58,34 +53,15 @@ class Reminders:
             )
             return number
 
-        number = await self._store.write(work, committed=lambda _: self._changed.set())
+        number = await self._store.write(work, committed=lambda _: self._deadlines.changed())
         return ReminderSet(reminder_id=number, due_at_ms=due_at_ms)
 
     async def run(self, broker: Broker) -> None:
-        """Deliver what is due, then sleep until the next; until cancelled."""
-        while True:
-            self._changed.clear()
-            try:
-                sleep_seconds = await self._deliver_due(broker)
-            except HiveError as error:
-                log.warning("reminders wait: %s", error)
-                sleep_seconds = RETRY_SECONDS
-            try:
-                async with asyncio.timeout(sleep_seconds):
-                    await self._changed.wait()
-            except TimeoutError:
-                continue
-
-    async def _deliver_due(self, broker: Broker) -> float | None:
-        """Deliver what is due; how many seconds to sleep, None for until one is set."""
-        while True:
-            now_ms = self._clock()
-            next_ms = await self._store.read(_next_due_ms)
-            if next_ms is None:
-                return None
-            if next_ms > now_ms:
-                return min((next_ms - now_ms) / 1000, LOOK_AT_CLOCK_SECONDS)
-            await broker.transact(partial(self._deliver, broker, now_ms))
+        """Deliver each when it is due; until cancelled."""
+        await self._deadlines.keep(
+            lambda: self._store.read(_next_due_ms),
+            lambda now_ms: broker.transact(partial(self._deliver, broker, now_ms)),
+        )
 
     def _deliver(self, broker: Broker, now_ms: int, connection: Connection, post: Post) -> None:
         due = select(table).where(table.c.due_at_ms <= now_ms).order_by(table.c.due_at_ms, table.c.id)

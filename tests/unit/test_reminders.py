@@ -43,7 +43,7 @@ async def test_a_reminder_comes_to_ones_own_inbox(tmp_path: Path) -> None:
 async def test_a_reminder_does_not_come_before_its_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hive_core.reminders.LOOK_AT_CLOCK_SECONDS", 0.01)
+    monkeypatch.setattr("hive_core.deadlines.LOOK_AT_CLOCK_SECONDS", 0.01)
     async with running(tmp_path / "b.sqlite") as parts, delivering(parts):
         await parts.reminders.set(ALICE, Remind(body="late", after_seconds=60))
         await parts.reminders.set(ALICE, Remind(body="early", at=parts.clock.now_ms / 1000 + 30))
@@ -82,7 +82,7 @@ async def test_reminders_survive_a_restart_and_come_exactly_once(tmp_path: Path)
 async def test_a_reminder_that_cannot_be_stored_as_a_message_stays_pending(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hive_core.reminders.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("hive_core.deadlines.RETRY_SECONDS", 0.01)
     async with running(tmp_path / "b.sqlite") as parts:
         await parts.reminders.set(ALICE, Remind(body="persistent", after_seconds=0))
         dialect = parts.store._writing.dialect
