@@ -1,147 +1,91 @@
 /** P3NDING APPR0VALS: nothing joins or changes in the swarm without a yes from here. */
 
+import { resolvedRow, row } from "./approval_card.js";
+import { draw as drawBuildLog, wantBuildLog } from "./build_log.js";
 import { UNRESOLVED } from "./hive_state.js";
-import { ageOf, h, leet, one, setText, show } from "./dom.js";
-import { errorPlace } from "./forms.js";
+import { one, setText, show } from "./dom.js";
+import { doubts } from "./forms.js";
 import { syncList } from "./morph.js";
+import { isOnScreen, syncReviews, unread } from "./review.js";
 
 /** @typedef {import("./types.js").ApprovalView} ApprovalView */
 /** @typedef {import("./hive_state.js").HiveState} HiveState */
+
+/** Failed while this page was looking: their cards stay until they are dismissed. @type {Set<number>} */
+const failedHere = new Set();
+/** @type {Set<number>} */
+const workedOn = new Set();
 
 /** @param {HiveState} state */
 export function renderApprovals(state) {
   const open = state.openApprovals;
   const resolved = state.resolvedApprovals;
-  syncList(one("#approval-list"), open, (approval) => approval.id, row);
+  for (const each of open) if (each.status !== "pending") workedOn.add(each.id);
+  for (const each of resolved) if (each.status === "failed" && workedOn.delete(each.id)) failedHere.add(each.id);
+  const cards = [...open, ...resolved.filter((each) => failedHere.has(each.id))];
+  syncList(one("#approval-list"), remembered(cards), (card) => card.approval.id, row);
   syncList(one("#resolved-list"), resolved, (approval) => approval.id, resolvedRow);
+  const runs = new Map(state.agents.map((agent) => [agent.name, agent.commit]));
+  syncReviews(
+    open.filter((each) => each.status === "pending"),
+    runs,
+  );
+  for (const each of cards) if (each.status !== "pending") showLog(each);
   setText(one("#approvals-count"), String(open.length));
   one("#approvals-count").classList.toggle(
     "hot",
     open.some((each) => each.status === "pending"),
   );
-  show(one("#no-approvals"), open.length === 0);
+  show(one("#no-approvals"), cards.length === 0);
   show(one("#resolved"), resolved.length > 0);
   setText(one("#resolved-count"), String(resolved.length));
 }
 
-/** @param {ApprovalView} approval */
-function title(approval) {
-  const spawn = approval.revives ? "revive agent" : "spawn agent";
-  return [
-    h("span", { class: "chip" }, `#${approval.id}`),
-    h("span", null, approval.kind === "spawn" ? spawn : "change the system of"),
-    h("strong", { class: "agent-name" }, approval.agent),
-    approval.commit && h("code", { class: "chip", title: approval.commit }, approval.commit.slice(0, 12)),
-  ];
+/** @typedef {import("./approval_card.js").Card} Card */
+/** @type {Map<number, Card>} */
+let last = new Map();
+
+/** The same object as last time where nothing changed, so that the card is left alone. @param {ApprovalView[]} approvals */
+function remembered(approvals) {
+  last = new Map(
+    approvals.map((approval) => {
+      const before = last.get(approval.id);
+      const seen = isOnScreen(approval);
+      return [approval.id, before?.approval === approval && before.seen === seen ? before : { approval, seen }];
+    }),
+  );
+  return [...last.values()];
 }
 
 /** @param {ApprovalView} approval */
-function row(approval) {
-  const waits = approval.status === "pending";
-  return h(
-    "li",
-    { class: waits ? "card approval waits" : "card approval" },
-    h("div", { class: "line" }, title(approval)),
-    h(
-      "p",
-      { class: "meta" },
-      "asked by ",
-      h("strong", null, approval.requested_by),
-      " · ",
-      ageOf(approval.requested_at_ms, " ago"),
-    ),
-    approval.note && h("p", { class: "body words" }, approval.note),
-    waits ? decision(approval) : progress(approval),
-  );
-}
-
-/** @param {ApprovalView} approval */
-function decision(approval) {
-  return h(
-    "form",
-    { "data-async": true, method: "post", action: `/approve/${approval.id}`, "data-key": "decision" },
-    approval.commit && h("input", { type: "hidden", name: "commit", value: approval.commit }), // the sha that is on screen
-    h(
-      "div",
-      { class: "line" },
-      h(
-        "button",
-        {
-          class: "button primary",
-          "aria-label": `Approve ${approval.id}: ${approval.agent}`,
-          "data-done": `Approved #${approval.id}. It is being carried out.`,
-        },
-        leet("◆ APPR0VE"),
-      ),
-      h(
-        "label",
-        { class: "grow" },
-        h("span", { class: "sr" }, "Note for a denial"),
-        h("input", {
-          type: "text",
-          name: "note",
-          class: "input",
-          maxlength: "4000",
-          placeholder: "note, if you deny",
-          autocomplete: "off",
-        }),
-      ),
-      h(
-        "button",
-        {
-          class: "button danger",
-          formaction: `/deny/${approval.id}`,
-          "aria-label": `Deny ${approval.id}: ${approval.agent}`,
-          "data-done": `Denied #${approval.id}.`,
-        },
-        leet("DENY"),
-      ),
-    ),
-    errorPlace(),
-  );
-}
-
-/** @param {ApprovalView} approval */
-function progress(approval) {
-  return h(
-    "p",
-    { class: "line", "data-key": "progress", role: "status" },
-    h(
-      "span",
-      { class: "pill tone-busy" },
-      h("span", { class: "glyph spin", "aria-hidden": "true" }, "◐"),
-      ` ${approval.status}`,
-    ),
-    approval.step && h("span", { class: "words" }, approval.step),
-  );
-}
-
-/** @type {Record<string, [string, string]>} */
-const OUTCOMES = { deployed: ["✓", "ok"], failed: ["✗", "bad"], denied: ["⊘", "off"] };
-
-/** @param {ApprovalView} approval */
-function resolvedRow(approval) {
-  const [glyph, tone] = OUTCOMES[approval.status] ?? ["·", "off"];
-  return h(
-    "li",
-    { class: "resolved-row" },
-    h(
-      "div",
-      { class: "line" },
-      h("span", { class: `pill tone-${tone}` }, `${glyph} ${approval.status}`),
-      title(approval),
-      h(
-        "span",
-        { class: "hint" },
-        approval.resolved_by ? `by ${approval.resolved_by} · ` : "",
-        ageOf(approval.resolved_at_ms ?? approval.requested_at_ms, " ago"),
-      ),
-    ),
-    approval.note && h("p", { class: "body words" }, approval.note),
-  );
+function showLog(approval) {
+  if (approval.commit) wantBuildLog(approval.id);
+  drawBuildLog(approval.id);
 }
 
 /** Whether this approval has just been decided and carried out. @param {ApprovalView} approval */
 export function isResolved(approval) {
   return !UNRESOLVED.has(approval.status);
+}
+
+/** Enter in the note of a denial must never be the yes that a form's first button is. @param {KeyboardEvent} event */
+function denyOnEnter(event) {
+  const field = event.target;
+  if (event.key !== "Enter" || event.isComposing || !(field instanceof HTMLInputElement)) return;
+  if (field.name !== "note" || !field.form?.dataset.approval) return;
+  event.preventDefault();
+  const deny = field.form.querySelector("button[formaction^='/deny/']");
+  if (deny instanceof HTMLButtonElement && !deny.disabled) field.form.requestSubmit(deny);
+}
+
+/** Takes over the cards' own buttons. @param {() => void} changed called when a card was dismissed */
+export function takeApprovals(changed) {
+  doubts.unread = (form) => unread(Number(form.dataset.approval));
+  document.addEventListener("keydown", denyOnEnter);
+  document.addEventListener("click", (event) => {
+    const button = event.target instanceof Element ? event.target.closest("[data-action=dismiss]") : null;
+    if (!(button instanceof HTMLElement)) return;
+    failedHere.delete(Number(button.dataset.approval));
+    changed();
+  });
 }

@@ -4,6 +4,7 @@ import { agentSince, inFlight, isIsolated, isRehearsal, tellAgent } from "./agen
 import { ageOf, h, leet, one, setText, show } from "./dom.js";
 import { errorPlace } from "./forms.js";
 import { syncList } from "./morph.js";
+import { shaChip } from "./sha.js";
 import { plural } from "./text.js";
 
 /** @typedef {import("./types.js").AgentView} AgentView */
@@ -108,6 +109,7 @@ function badges(agent) {
       report.model &&
       !isRehearsal(report.backend) &&
       h("span", { class: "chip", "data-key": "model" }, report.model),
+    agent.commit && shaChip(agent.commit, "runs"),
     agent.restarts > 0 && h("span", { class: "chip", "data-key": "restarts" }, plural(agent.restarts, "restart")),
   ];
 }
@@ -137,8 +139,19 @@ function actions(agent) {
     },
     leet("≡ L0GS"),
   );
+  const history = h(
+    "button",
+    {
+      type: "button",
+      class: "button",
+      "data-action": "history",
+      "data-agent": agent.name,
+      "aria-label": `History of ${agent.name}`,
+    },
+    leet("↶ H1ST0RY"),
+  );
   if (inFlight(agent.state)) {
-    return [logs]; // the pill above tells what is under way
+    return [logs, history]; // reading is always possible; the pill above tells what is under way
   }
   const running = agent.state === "running";
   const isAgent = agent.role !== "manager";
@@ -157,6 +170,7 @@ function actions(agent) {
       }),
     button(agent, "rebuild", "↻ R3BU1LD", "Rebuild"),
     logs,
+    history,
     isAgent && h("span", { class: "spacer" }),
     isAgent &&
       button(agent, "destroy", "DESTR0Y", "Destroy", {
@@ -166,11 +180,8 @@ function actions(agent) {
         "data-danger": true,
       }),
     isAgent &&
-      button(agent, "destroy", "PURG3", "Purge", {
+      button(agent, "purge", "PURG3", "Purge", {
         class: "button danger quiet",
-        "data-key": "purge",
-        "data-then": `/purge-tombstone/${encodeURIComponent(agent.name)}`,
-        "data-done": `${agent.name} is purged.`,
         "data-confirm": `Purge ${agent.name}? Container, notes, credentials and configuration are deleted for ever.`,
         "data-confirm-typed": agent.name,
         "data-yes": "Delete everything",
@@ -190,6 +201,7 @@ function button(agent, verb, label, plain, more = {}) {
     kill: "stopped",
     rebuild: "rebuilt",
     destroy: "destroyed",
+    purge: "purged",
   }[verb];
   return h(
     "button",

@@ -1,8 +1,9 @@
 /** The dashboard: snapshot, live events, and one render function per section. */
 
 import { isIsolated, isRehearsal } from "./agent_words.js";
-import { getJson, keepKey, postForm } from "./api.js";
-import { isResolved, renderApprovals } from "./approvals.js";
+import { ApiError, getJson, keepKey, postForm } from "./api.js";
+import { isResolved, renderApprovals, takeApprovals } from "./approvals.js";
+import { forgetBuildLogs, takeBuildLog } from "./build_log.js";
 import { showConnection } from "./connection.js";
 import { renderContainers } from "./containers.js";
 import { keepAges, one, setText, show } from "./dom.js";
@@ -12,8 +13,9 @@ import { takeForms } from "./forms.js";
 import { HiveState, isOpen } from "./hive_state.js";
 import { renderInbox, renderRecipients, unseen, watchInbox } from "./inbox.js";
 import { announce, toast } from "./notices.js";
-import { takePanel } from "./panel.js";
-import { renderQuestions } from "./questions.js";
+import { refreshPanel, takePanel } from "./panel.js";
+import { closedWithout, renderQuestions } from "./questions.js";
+import { takeCopying } from "./sha.js";
 import { follow } from "./stream.js";
 import { plural, shorten } from "./text.js";
 import { renderTombstones } from "./tombstones.js";
@@ -33,6 +35,7 @@ const RENDER = {
     renderContainers(now);
     renderRecipients(now);
     renderFilter(now);
+    renderApprovals(now); // a diff is against what its agent runs
   },
   tombstones: renderTombstones,
   questions: renderQuestions,
@@ -110,11 +113,19 @@ function tell(kind, data) {
   if (kind === "message" && data.to === "operator") announce(`${data.sender} writes: ${shorten(data.body, 160)}`);
   if (kind === "question" && isOpen(data)) announce(`${data.asker} asks: ${data.question}`);
   if (kind === "approval" && data.status === "pending") announce(`Approval ${data.id} waits: ${data.agent}`);
-  if (kind === "approval" && isResolved(data)) announce(`Approval ${data.id} for ${data.agent}: ${data.status}`);
+  if (kind === "approval" && isResolved(data)) tellOutcome(data);
+  if (kind === "question" && closedWithout(data)) toast(closedWithout(data));
+}
+
+/** @param {import("./types.js").ApprovalView} approval */
+function tellOutcome({ id, agent, status }) {
+  announce(`Approval ${id} for ${agent}: ${status}`);
+  if (status === "deployed") toast(`Approval ${id} is carried out: ${agent} runs.`);
 }
 
 async function loadSnapshot() {
   state = new HiveState(await getJson("/api/state"));
+  forgetBuildLogs();
   document.body.classList.remove("loading");
   render(Object.keys(RENDER));
   return state.position;
@@ -124,12 +135,25 @@ async function loadSnapshot() {
 function onEvent(event) {
   if (!state) return;
   const data = JSON.parse(event.data);
+  if (event.type === "build_log") takeBuildLog(data);
   const parts = state.apply(event.type, data, event.id);
   if (parts.length === 0) return;
   if (event.type === "message") pulseBanner();
   tell(event.type, data);
   render(parts);
   look();
+  if (event.type === "agent" || event.type === "approval") refreshPanel(data);
+}
+
+/** A refusal may mean that what is on the screen is no longer so: look again, and keep what was said in sight.
+ * @param {Event} event */
+async function onRefused(event) {
+  if (!(event instanceof CustomEvent)) return;
+  const { error, form } = event.detail;
+  if (!(error instanceof ApiError) || (error.status !== 409 && error.status !== 404)) return;
+  await loadSnapshot();
+  flush();
+  if (!form.isConnected) toast(error.message, "error");
 }
 
 async function logOut() {
@@ -153,11 +177,15 @@ function sendWithKeys(event) {
 takeForms();
 takeFlow();
 takePanel();
+takeCopying();
+takeApprovals(() => render(["approvals"]));
 keepAges();
 keepDrafts();
 const look = watchInbox(() => render(["inbox"]));
 const live = follow({ url: "/messages/stream", load: loadSnapshot, onEvent, onConnection: showConnection });
 document.addEventListener("keydown", sendWithKeys);
 document.addEventListener("hive:settled", () => render(Object.keys(RENDER)));
+document.addEventListener("hive:review", () => render(["approvals"]));
+document.addEventListener("hive:refused", (event) => void onRefused(event).catch((error) => console.warn(error)));
 one("#logout").addEventListener("click", () => void logOut());
 one("#connection").addEventListener("click", () => live.reload());

@@ -1,6 +1,6 @@
 /** Building elements. Every string becomes a neutralised text node or attribute; there is no markup path. */
 
-import { age, fullTime, neutralise } from "./text.js";
+import { age, fullTime, neutralise, remaining } from "./text.js";
 
 /** @typedef {Node|string|number|null|undefined|false} Child */
 /** @typedef {Record<string, any>} Props */
@@ -82,21 +82,39 @@ export function show(element, shown) {
  * @param {number} atMs @param {string} [suffix]
  */
 export function ageOf(atMs, suffix = "") {
-  const iso = Number.isFinite(atMs) && Math.abs(atMs) < 8.6e15 ? new Date(atMs).toISOString() : "";
   return h(
     "time",
-    { datetime: iso, title: fullTime(atMs), "data-at": atMs, "data-suffix": suffix },
+    { datetime: isoOf(atMs), title: fullTime(atMs), "data-at": atMs, "data-suffix": suffix },
     age(atMs) + suffix,
   );
 }
 
-/** Keeps every `ageOf` on the page current. */
+/** @param {number} atMs */
+function isoOf(atMs) {
+  return Number.isFinite(atMs) && Math.abs(atMs) < 8.6e15 ? new Date(atMs).toISOString() : "";
+}
+
+/** A time that comes nearer by itself. @param {number} atMs */
+export function untilOf(atMs) {
+  return h("time", { datetime: isoOf(atMs), title: fullTime(atMs), "data-until": atMs }, untilWords(atMs));
+}
+
+/** @param {number} atMs @param {number} [nowMs] */
+function untilWords(atMs, nowMs) {
+  const left = remaining(atMs, nowMs);
+  return left ? `in ${left}` : "now";
+}
+
+/** Keeps every `ageOf` and `untilOf` on the page current. */
 export function keepAges() {
   setInterval(() => {
     const now = Date.now();
     for (const element of document.querySelectorAll("time[data-at]")) {
       if (!(element instanceof HTMLElement)) continue;
       setText(element, age(Number(element.dataset.at), now) + (element.dataset.suffix ?? ""));
+    }
+    for (const element of document.querySelectorAll("time[data-until]")) {
+      if (element instanceof HTMLElement) setText(element, untilWords(Number(element.dataset.until), now));
     }
   }, 1000);
 }

@@ -5,9 +5,10 @@
  * Attributes, on the form or on the pressed button (which wins):
  *   data-confirm        question to ask first · data-yes: the accepting button's words · data-danger: it hurts
  *   data-confirm-typed  text that must be typed out · posted as `confirm`
- *   data-then           a second path for the same fields, once the first worked
+ *   data-confirm-by     names one of `doubts`, which finds the question to ask when it is pressed
  *   data-done           what to say when it all worked
- * and on the form: data-encode names an encoder (see `encoders`); data-reset empties it when it worked.
+ *   data-encode         names an encoder (see `encoders`)
+ * and on the form: data-reset empties it when it worked.
  */
 
 import { ApiError, postForm } from "./api.js";
@@ -20,7 +21,7 @@ import { asText } from "./text.js";
  * Named ways to turn a form into fields, for forms that are not sent as they stand. May throw ApiError.
  * @type {Record<string, (data: FormData) => Record<string, string>>}
  */
-export const encoders = { answer: encodeAnswer };
+export const encoders = { answer: encodeAnswer, nothing: () => ({}) };
 
 /** Chosen options and free text, joined with commas (SPEC 11). @param {FormData} data */
 function encodeAnswer(data) {
@@ -29,6 +30,12 @@ function encodeAnswer(data) {
   if (!answer) throw new ApiError(0, "bad_request", "Choose an option or write an answer first.", "free");
   return { answer };
 }
+
+/**
+ * Questions that depend on what is on the page when a button is pressed. Empty: nothing to ask.
+ * @type {Record<string, (form: HTMLFormElement) => string>}
+ */
+export const doubts = {};
 
 /** Takes over every `form[data-async]` of the page, present and future. */
 export function takeForms() {
@@ -51,17 +58,18 @@ async function submit(form, button) {
   try {
     const fields = encode(form, button);
     const typed = setting("confirmTyped");
-    const question = setting("confirm");
+    const question = setting("confirm") ?? doubts[setting("confirmBy") ?? ""]?.(form);
     if (
       question &&
       !(await confirmed({ question, yes: setting("yes") ?? "Go on", danger: setting("danger") !== undefined, typed }))
     )
       return;
     if (typed) fields.confirm = typed;
-    const paths = [path, setting("then")].filter((each) => each !== undefined);
-    await post(form, button, paths, fields, setting("done"));
+    await post(form, button, path, fields, setting("done"));
   } catch (error) {
     showError(form, error);
+    const target = form.isConnected ? form : document;
+    target.dispatchEvent(new CustomEvent("hive:refused", { bubbles: true, detail: { error, form } }));
   }
 }
 
@@ -71,7 +79,7 @@ async function submit(form, button) {
  */
 function encode(form, button) {
   const data = new FormData(form, button);
-  const encoder = encoders[form.dataset.encode ?? ""];
+  const encoder = encoders[button?.dataset.encode ?? form.dataset.encode ?? ""];
   if (encoder) return encoder(data);
   /** @type {Record<string, string>} */
   const fields = {};
@@ -80,14 +88,14 @@ function encode(form, button) {
 }
 
 /**
- * @param {HTMLFormElement} form @param {HTMLButtonElement|null} button @param {string[]} paths
+ * @param {HTMLFormElement} form @param {HTMLButtonElement|null} button @param {string} path
  * @param {Record<string, string>} fields @param {string|undefined} done
  */
-async function post(form, button, paths, fields, done) {
+async function post(form, button, path, fields, done) {
   const release = occupy(form, button);
   let result;
   try {
-    for (const path of paths) result = await postForm(path, fields);
+    result = await postForm(path, fields);
   } finally {
     release();
     form.dispatchEvent(new CustomEvent("hive:settled", { bubbles: true }));

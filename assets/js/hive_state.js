@@ -23,6 +23,9 @@ const TOUCHES = {
   hive: ["hive"],
 };
 
+// How far an approval is: news that would turn one back is old.
+const PROGRESS = ["pending", "approved", "building"];
+
 export class HiveState {
   /** @param {Snapshot} snapshot */
   constructor(snapshot) {
@@ -58,6 +61,7 @@ export class HiveState {
         this.tombstones = data.agents;
         break;
       case "approval":
+        if (this.isOld(data)) return [];
         this.approvals = sortApprovals(upsert(this.approvals, data, "id"));
         break;
       case "question":
@@ -70,6 +74,12 @@ export class HiveState {
         return []; // a newer server may tell more than this page knows
     }
     return TOUCHES[kind];
+  }
+
+  /** Whether more is known of an approval already. @param {ApprovalView} approval */
+  isOld(approval) {
+    const known = this.approvals.find((each) => each.id === approval.id);
+    return known !== undefined && progress(known) > progress(approval);
   }
 
   /** @param {Message} message */
@@ -128,9 +138,15 @@ function managerFirst(a, b) {
   return a.name < b.name ? -1 : 1;
 }
 
-/** @param {{answer: string|null}} question */
+/** @param {{answer: string|null, closed?: string}} question */
 export function isOpen(question) {
-  return (question.answer ?? null) === null;
+  return !question.closed && (question.answer ?? null) === null;
+}
+
+/** @param {ApprovalView} approval */
+function progress(approval) {
+  const step = PROGRESS.indexOf(approval.status);
+  return step < 0 ? PROGRESS.length : step;
 }
 
 /** Open ones by age, then the newest resolved. @param {ApprovalView[]} approvals */

@@ -1,6 +1,6 @@
 /** M1ND H4S QU3STI0NS: what agents ask the operator. Free text is always possible beside the options. */
 
-import { ageOf, h, leet, one, setText, show } from "./dom.js";
+import { ageOf, h, leet, one, setText, show, untilOf } from "./dom.js";
 import { errorPlace } from "./forms.js";
 import { syncList } from "./morph.js";
 
@@ -29,6 +29,8 @@ function row(question) {
       " asks · ",
       ageOf(question.asked_at_ms, " ago"),
       ` · #${question.id}`,
+      question.expires_at_ms && " ",
+      question.expires_at_ms && h("span", { class: "chip warn" }, "closes ", untilOf(question.expires_at_ms)),
     ),
     h("p", { class: "question-text words", id: title }, question.question),
     h(
@@ -53,10 +55,37 @@ function row(question) {
         { class: "actions" },
         h("button", { class: "button primary", "aria-label": `Answer question ${question.id}` }, leet("▸ 4NSW3R")),
         question.multi && h("span", { class: "hint" }, "several may be chosen"),
+        h("span", { class: "spacer" }),
+        cancel(question),
       ),
       errorPlace(),
     ),
   );
+}
+
+/** Not answered, not waited for: the asker is told so. @param {QuestionView} question */
+function cancel(question) {
+  return h(
+    "button",
+    {
+      class: "button quiet",
+      formaction: `/cancel-question/${question.id}`,
+      formnovalidate: true,
+      "aria-label": `Cancel question ${question.id}`,
+      "data-encode": "nothing",
+      "data-confirm": `Close question #${question.id} without an answer? ${question.asker} is told that it was cancelled.`,
+      "data-yes": "Close it",
+      "data-done": `Question ${question.id} is closed.`,
+    },
+    leet("✕ C4NC3L"),
+  );
+}
+
+/** What is said of a question that is gone without an answer, or nothing. @param {QuestionView} question */
+export function closedWithout(question) {
+  if (question.closed !== "expired" && question.closed !== "cancelled") return "";
+  const how = question.closed === "expired" ? "has expired" : "was taken back";
+  return `Question ${question.id} of ${question.asker} ${how}.`;
 }
 
 /** @param {QuestionView} question @param {string} title */

@@ -4,7 +4,7 @@ import { h } from "./dom.js";
 import { diffLines } from "./diff.js";
 import { hueOf } from "./messages.js";
 import { asJson, fold, isShort, output, quoted, words } from "./rows.js";
-import { asText, headline, lineCount, plural, shorten } from "./text.js";
+import { asText, headline, lineCount, plural, remaining, shorten } from "./text.js";
 
 /** @typedef {import("./dom.js").Child} Child */
 /** @typedef {Record<string, any>} Input */
@@ -129,11 +129,13 @@ function send(input) {
 /** @type {Renderer} */
 function askOperator(input) {
   const options = Array.isArray(input.options) ? input.options.map(asText) : [];
+  const seconds = Number(input.ttl_seconds) || 0;
   return [
     verb("ask operator"),
     ": ",
     quoted(asText(input.question), 600),
     options.length > 0 && aside(`  [ ${options.join(" | ")} ]`),
+    seconds > 0 && aside(`  closes in ${remaining(seconds * 1000, 0)}`),
   ];
 }
 
@@ -157,9 +159,27 @@ function applyCommit(input) {
     " ",
     whom(input.agent),
     " ",
-    h("code", { class: "words" }, shorten(asText(input.commit_ref), 40)),
+    h("code", { class: "words" }, shorten(asText(input.commit_ref) || "HEAD", 40)),
     input.note && aside(`  ${asText(input.note)}`),
   ];
+}
+
+/** @type {Renderer} */
+function requestSpawn(input) {
+  const commit = asText(input.commit_ref);
+  return [
+    verb("request spawn"),
+    " ",
+    whom(input.name),
+    commit && " ",
+    commit && h("code", { class: "words" }, shorten(commit, 40)),
+    input.note && aside(`  ${asText(input.note)}`),
+  ];
+}
+
+/** @type {Renderer} */
+function cancelQuestion(input) {
+  return [verb("cancel question"), ` #${shorten(asText(input.question_id), 20) || "?"}`];
 }
 
 /** A manager tool whose one argument is an agent's name. @param {string} name @returns {Renderer} */
@@ -190,7 +210,9 @@ const RENDERERS = new Map([
   ["mcp__hyperhive__whoami", () => [verb("whoami")]],
   ["mcp__hyperhive__agents", () => [verb("agents")]],
   ["mcp__hyperhive__request_apply_commit", applyCommit],
-  ...["request_spawn", "kill", "start", "restart", "update", "logs"].map(
+  ["mcp__hyperhive__request_spawn", requestSpawn],
+  ["mcp__hyperhive__cancel_question", cancelQuestion],
+  ...["prepare_spawn", "kill", "start", "restart", "update", "logs"].map(
     (name) => /** @type {[string, Renderer]} */ ([`mcp__hyperhive__${name}`, onAgent(name.replace("_", " "))]),
   ),
 ]);

@@ -31,6 +31,27 @@ export function neutralise(value) {
     .replace(HIDDEN, placeholder);
 }
 
+// In program text these are seen neither: joiners, fillers, blanks, selectors, and spaces that are not U+0020.
+const HIDDEN_IN_CODE = new RegExp(
+  `[${[
+    "\\u00a0\\u034f\\u115f\\u1160\\u1680\\u17b4\\u17b5\\u180b-\\u180f\\u2000-\\u200d\\u202f\\u205f",
+    "\\u2800\\u3000\\u3164\\ufe00-\\ufe0f\\uffa0\\u{e0100}-\\u{e01ef}",
+  ].join("")}]`,
+  "gu",
+);
+
+/** As `neutralise`, stricter: of a diff or a path, every character must be seen. @param {unknown} value */
+export function neutraliseCode(value) {
+  return String(value ?? "")
+    .replace(HIDDEN, placeholder)
+    .replace(HIDDEN_IN_CODE, placeholder);
+}
+
+/** A commit as people name it. @param {string} commit */
+export function shortSha(commit) {
+  return commit.slice(0, 12);
+}
+
 /** `value` if it is a string or number, else empty: agents send anything. @param {unknown} value */
 export function asText(value) {
   return typeof value === "string" ? value : typeof value === "number" ? String(value) : "";
@@ -43,6 +64,23 @@ export function age(fromMs, nowMs = Date.now()) {
   if (seconds < 3600) return `${Math.floor(seconds / 60)}m`;
   if (seconds < 48 * 3600) return `${Math.floor(seconds / 3600)}h`;
   return `${Math.floor(seconds / 86400)}d`;
+}
+
+/** How long until then: `4m 10s`, `3h 12m`, `2d 4h`; empty when it has passed.
+ * @param {number} atMs @param {number} [nowMs] */
+export function remaining(atMs, nowMs = Date.now()) {
+  const seconds = Math.ceil((atMs - nowMs) / 1000);
+  if (!(seconds > 0)) return "";
+  const pair = (
+    /** @type {number} */ size,
+    /** @type {string} */ large,
+    /** @type {number} */ part,
+    /** @type {string} */ small,
+  ) => `${Math.floor(seconds / size)}${large} ${Math.floor((seconds % size) / part)}${small}`;
+  if (seconds < 60) return `${seconds}s`;
+  if (seconds < 3600) return pair(60, "m", 1, "s");
+  if (seconds < 86400) return pair(3600, "h", 60, "m");
+  return pair(86400, "d", 3600, "h");
 }
 
 /** @param {number} ms */

@@ -11,14 +11,28 @@
  * @typedef {{name: string, role: string, container: string, host: string, port: number, state: string,
  *   since_ms: number, isolation: string, needs_update: boolean, pid: number|null, restarts: number,
  *   unread: number, note: string, report: HarnessReport, state_bytes: number|null,
- *   has_credentials: boolean}} AgentView
+ *   has_credentials: boolean, commit: string|null}} AgentView
  *
  * @typedef {{id: number, kind: string, agent: string, status: string, requested_by: string,
  *   requested_at_ms: number, resolved_by: string|null, resolved_at_ms: number|null, commit: string|null,
- *   note: string, step: string, revives: boolean}} ApprovalView
+ *   note: string, outcome: string, step: string, revives: boolean, rollback: boolean, commit_ref: string,
+ *   message: string, author: string, authored_at_ms: number|null, flags: RiskFlag[],
+ *   bases: DiffBases}} ApprovalView
+ *
+ * @typedef {{path: string, line: number, rule: string, text: string}} RiskFlag
+ * @typedef {"running"|"approved"|"proposed"} DiffBase
+ * @typedef {Record<DiffBase, string|null>} DiffBases
+ *
+ * @typedef {{path: string, change: string, added: number, deleted: number, text: string,
+ *   truncated: boolean, mode: string}} FileDiff
+ * @typedef {{approval: ApprovalView, base: DiffBase, base_commit: string|null, files: number,
+ *   added: number, deleted: number}} DiffSummary
+ *
+ * @typedef {{approval_id: number, commit: string, message: string, deployed_at_ms: number|null,
+ *   approved_by: string|null, running: boolean}} Deployment
  *
  * @typedef {{id: number, asker: string, question: string, options: string[], multi: boolean,
- *   asked_at_ms: number, answer: string|null}} QuestionView
+ *   asked_at_ms: number, answer: string|null, expires_at_ms: number|null, closed: string}} QuestionView
  *
  * @typedef {{version: string, host: string, pid: number, started_at_ms: number, dashboard_url: string,
  *   runtime: string, isolation: string, limits: string, backend: string, state_root: string,

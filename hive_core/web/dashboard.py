@@ -3,43 +3,31 @@
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from hive_core.actions import Actions
 from hive_core.feed import FeedEvent
 from hive_core.principals import Principal
-from hive_core.web.forms import (
-    AnswerForm,
-    ApproveForm,
-    DenyForm,
-    PurgeForm,
-    RequestSpawnForm,
-    SendForm,
-    form,
-)
+from hive_core.web import approvals
+from hive_core.web.approvals import Id, done
+from hive_core.web.forms import AnswerForm, PurgeForm, SendForm, form
 from hive_core.web.operator import CurrentSession, Operator
 from hive_core.web.refusals import encoded, json_response
 from hive_core.web.sessions import Session, Sessions
 from hive_core.web.sse import EventStream, Streams, frame
 from hive_shared.errors import BadRequest
-from hive_shared.wire import AgentDone, Model, Send
+from hive_shared.wire import AgentDone, Send
 
-Id = Annotated[int, Path(ge=1, le=2**63 - 1)]
 BODIES_MAX_CHARACTERS = 2 * 1024 * 1024
 Problems = Callable[[], Mapping[str, str]]
-
-
-def done(value: Model | None = None, **more: Any) -> Response:
-    """What a change answers: ok, and the fields of its result."""
-    return json_response({"ok": True, **({} if value is None else dict(value)), **more})
 
 
 def routes(actions: Actions, sessions: Sessions, streams: Streams, port_problems: Problems) -> APIRouter:
     """Everything under the dashboard's own paths that needs a session."""
     router = APIRouter()
     _add_reading(router, actions, sessions, streams, port_problems)
-    _add_approvals(router, actions)
+    router.include_router(approvals.routes(actions))
     _add_lifecycle(router, actions)
     _add_talking(router, actions)
     return router
@@ -78,23 +66,6 @@ def _add_reading(
         return json_response({"messages": newest_that_fit([dict(message) for message in found])})
 
 
-def _add_approvals(router: APIRouter, actions: Actions) -> None:
-    @router.post("/approve/{approval_id}")
-    async def approve(approval_id: Id, request: Request, who: Operator) -> Response:
-        fields = await form(request, ApproveForm)
-        return done(approval=await actions.approve(who, approval_id, fields.commit or None))
-
-    @router.post("/deny/{approval_id}")
-    async def deny(approval_id: Id, request: Request, who: Operator) -> Response:
-        fields = await form(request, DenyForm)
-        return done(approval=await actions.deny(who, approval_id, fields.note))
-
-    @router.post("/request-spawn")
-    async def request_spawn(request: Request, who: Operator) -> Response:
-        fields = await form(request, RequestSpawnForm)
-        return done(await actions.request_spawn(who, fields.name, fields.note))
-
-
 def _add_lifecycle(router: APIRouter, actions: Actions) -> None:
     def on_agent(path: str, act: Callable[[Principal, str], Awaitable[AgentDone]]) -> None:
         @router.post(path)
@@ -107,14 +78,18 @@ def _add_lifecycle(router: APIRouter, actions: Actions) -> None:
     on_agent("/start/{name}", actions.start)
     on_agent("/destroy/{name}", actions.destroy)
 
-    @router.post("/purge-tombstone/{name}")
-    async def purge_tombstone(name: str, request: Request, who: Operator) -> Response:
-        fields = await form(request, PurgeForm)
-        if fields.confirm != name:
-            raise BadRequest(
-                f"field confirm: write {name[:40]!r} to purge its state for good", field="confirm"
-            )
-        return done(await actions.purge_tombstone(who, name))
+    def with_name_typed(path: str, act: Callable[[Principal, str], Awaitable[AgentDone]]) -> None:
+        @router.post(path)
+        async def purge(name: str, request: Request, who: Operator) -> Response:
+            fields = await form(request, PurgeForm)
+            if fields.confirm != name:
+                raise BadRequest(
+                    f"field confirm: write {name[:40]!r} to purge its state for good", field="confirm"
+                )
+            return done(await act(who, name))
+
+    with_name_typed("/purge/{name}", actions.purge)
+    with_name_typed("/purge-tombstone/{name}", actions.purge_tombstone)
 
     @router.post("/update-all")
     async def update_all(who: Operator) -> Response:
@@ -126,6 +101,10 @@ def _add_talking(router: APIRouter, actions: Actions) -> None:
     async def answer(question_id: Id, request: Request, who: Operator) -> Response:
         fields = await form(request, AnswerForm)
         return done(question=await actions.answer(who, question_id, fields.answer))
+
+    @router.post("/cancel-question/{question_id}")
+    async def cancel_question(question_id: Id, who: Operator) -> Response:
+        return done(question=await actions.cancel_question(who, question_id))
 
     @router.post("/send")
     async def send(request: Request, who: Operator) -> Response:

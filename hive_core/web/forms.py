@@ -27,11 +27,25 @@ class LoginForm(Form):
 
 
 class ApproveForm(Form):
+    """`commit` is the sha that was on screen (SECURITY 7)."""
+
     commit: Annotated[str, Field(max_length=64)] | None = None
 
 
 class DenyForm(Form):
     note: Note = ""
+    commit: Annotated[str, Field(max_length=64)] | None = None
+
+
+class RollbackForm(Form):
+    """Whose commit to go back to; without, the one before."""
+
+    approval_id: MessageId | None = None
+
+    @field_validator("approval_id", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: object) -> object:
+        return value or None
 
 
 class PurgeForm(Form):

@@ -22,7 +22,17 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from hive_shared.events import EventKind, LiveEvent
-from hive_shared.wire import AgentView, ApprovalView, HiveStatus, Message, QuestionView
+from hive_shared.wire import (
+    AgentView,
+    ApprovalView,
+    Deployment,
+    DiffBase,
+    DiffSummary,
+    FileDiff,
+    HiveStatus,
+    Message,
+    QuestionView,
+)
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 CODE, KEY, COOKIE = "one-time-code", "the-key", "the-session"
@@ -79,6 +89,22 @@ def question(id: int, asker: str, text: str, options: list[str] | None = None, *
     return QuestionView(**(fields | {"asked_at_ms": now_ms()} | more)).model_dump(mode="json")
 
 
+def file_diff(path: str, text: str = "", change: str = "modified", **more: Any) -> dict[str, Any]:
+    """One file of a diff; what is added and deleted is counted in its text."""
+    lines = text.split("\n")
+    counted = {
+        "added": sum(line.startswith("+") for line in lines),
+        "deleted": sum(line.startswith("-") for line in lines),
+    }
+    fields = {"path": path, "text": text, "change": change} | counted | more
+    return FileDiff.model_validate(fields).model_dump(mode="json")
+
+
+def deployment(id: int, commit: str, message: str = "", **more: Any) -> dict[str, Any]:
+    fields = {"approval_id": id, "commit": commit, "message": message, "deployed_at_ms": now_ms()}
+    return Deployment(**(fields | more)).model_dump(mode="json")
+
+
 def harness_state(name: str, **more: Any) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "name": name, "role": "agent", "label": name, "backend": "claude", "backend_label": "Claude Code",
@@ -130,6 +156,11 @@ class MockHive:
         self.questions: list[dict[str, Any]] = []
         self.messages: list[dict[str, Any]] = []
         self.logs: dict[str, list[str]] = {}
+        self.diffs: dict[tuple[int, str], list[dict[str, Any]]] = {}  # by approval and base
+        self.build_logs: dict[int, list[str]] = {}
+        self.deployments: dict[str, list[dict[str, Any]]] = {}
+        self.gets: list[str] = []  # what was asked about approvals and histories
+        self.held_gets: asyncio.Event | None = None  # while unset, those wait for it
         self.harnesses: dict[str, Harness] = {"hm1nd": Harness("hm1nd")}
         self.posts: list[tuple[str, dict[str, str]]] = []
         self.refusals: dict[str, tuple[int, dict[str, Any]]] = {}
@@ -198,6 +229,35 @@ class MockHive:
     def hold_posts(self) -> None:
         self.do(lambda: setattr(self, "held", asyncio.Event()))
 
+    def hold_gets(self) -> None:
+        self.do(lambda: setattr(self, "held_gets", asyncio.Event()))
+
+    def release_gets(self) -> None:
+        self.do(lambda: self.held_gets.set() if self.held_gets else None)
+
+    def build_line(self, id: int, *lines: str, first: int | None = None, told: bool = True) -> None:
+        """The build of an approval prints; `told`: in the feed too, from line `first` on."""
+
+        def add() -> None:
+            log = self.build_logs.setdefault(id, [])
+            at = len(log) if first is None else first
+            if first is None:
+                log.extend(lines)
+            if told:
+                self._publish("build_log", {"approval_id": id, "first": at, "lines": list(lines)})
+
+        self.do(add)
+
+    def change(self, value: dict[str, Any]) -> None:
+        """An approval becomes this, in the snapshot and in the feed."""
+
+        def put() -> None:
+            rest = [each for each in self.approvals if each["id"] != value["id"]]
+            self.approvals = [value, *rest]
+            self._publish("approval", value)
+
+        self.do(put)
+
     def release_posts(self) -> None:
         self.do(lambda: self.held.set() if self.held else None)
 
@@ -236,6 +296,9 @@ class MockHive:
             Route("/api/state", self._guard(self._snapshot)),
             Route("/api/messages", self._guard(self._older)),
             Route("/api/logs/{name}", self._guard(self._logs)),
+            Route("/api/approvals/{id:int}/diff", self._guard(self._diff)),
+            Route("/api/approvals/{id:int}/log", self._guard(self._build_log)),
+            Route("/api/agents/{name}/history", self._guard(self._deployments)),
             Route("/messages/stream", self._guard(self._stream)),
             Route("/agents/{name}/api/agent", self._guard(self._agent)),
             Route("/agents/{name}/api/state", self._guard(self._agent_state)),
@@ -293,7 +356,9 @@ class MockHive:
                 "agents": list(self.agents.values()),
                 "tombstones": self.tombstones,
                 "approvals": self.approvals,
-                "questions": [each for each in self.questions if each["answer"] is None],
+                "questions": [
+                    each for each in self.questions if each["answer"] is None and not each["closed"]
+                ],
                 "inbox": [each for each in self.messages if each["to"] == "operator"][-50:],
                 "messages": self.messages[-200:],
             }
@@ -305,6 +370,38 @@ class MockHive:
 
     async def _logs(self, request: Request) -> Response:
         return JSONResponse({"lines": self.logs.get(request.path_params["name"], [])})
+
+    async def _noted(self, request: Request) -> None:
+        query = f"?{request.url.query}" if request.url.query else ""
+        self.gets.append(request.url.path + query)
+        if self.held_gets:
+            await self.held_gets.wait()
+
+    async def _diff(self, request: Request) -> Response:
+        await self._noted(request)
+        id, base = request.path_params["id"], DiffBase(request.query_params["base"])
+        view = next((each for each in self.approvals if each["id"] == id), None)
+        if view is None:
+            return error(404, "not_found", f"there is no approval {id}")
+        files = self.diffs.get((id, base.value), [])
+        summary = DiffSummary(
+            approval=ApprovalView.model_validate(view),
+            base=base,
+            base_commit=view["bases"][base.value],
+            files=len(files),
+            added=sum(file["added"] for file in files),
+            deleted=sum(file["deleted"] for file in files),
+        )
+        return JSONResponse({"summary": summary.model_dump(mode="json"), "files": files})
+
+    async def _build_log(self, request: Request) -> Response:
+        lines = list(self.build_logs.get(request.path_params["id"], []))
+        await self._noted(request)
+        return JSONResponse({"first": 0, "lines": lines})
+
+    async def _deployments(self, request: Request) -> Response:
+        await self._noted(request)
+        return JSONResponse({"deployments": self.deployments.get(request.path_params["name"], [])})
 
     async def _stream(self, request: Request) -> Response:
         position = request.headers.get("last-event-id", "")
