@@ -1,7 +1,8 @@
 """A bounded, lazy evaluation of the Nix that configurations of agents are written in.
 
 It has no access to anything but the files of one configuration. What it does not know (packages, most of
-nixpkgs' library, the rest of the system) is `Unknown`, which matters only to who needs the value. Everything is paid for in steps, and depth and sizes are bounded: hostile source ends with `TooMuch`.
+nixpkgs' library, the rest of the system) is `Unknown`, which matters only to who needs the value. Everything
+is paid for in steps, and depth and sizes are bounded: hostile source ends with `TooMuch`.
 """
 
 import posixpath

@@ -1,18 +1,18 @@
-"""A configuration as the module system sees it: which definitions there are of an option, and which of them hold.
+"""A configuration as the module system sees it: the definitions of an option, and which of them hold.
 
-`agent.nix` and the modules of the configuration that it imports. Options are looked up by their path; nothing is
-evaluated that does not lie on the way to one.
+It is `agent.nix` and the files that it imports. Options are looked up by their path; nothing is evaluated
+that does not lie on the way to one.
 """
 
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hive_core.nix_module.evaluate import STORE, Evaluator
 from hive_core.nix_module.library import global_names, library
-from hive_core.nix_module.parse import SOURCE_MAX_BYTES, Place, Source, SyntaxFault, parse
+from hive_core.nix_module.parse import SOURCE_MAX_BYTES, Place, Source, parse
 from hive_core.nix_module.scopes import check_names
 from hive_core.nix_module.values import (
     ORDER_PLAIN,
@@ -36,6 +36,7 @@ from hive_core.nix_module.values import (
 
 TOP = "agent.nix"
 MODULES_MAX = 100
+IMPORTS_DEPTH_MAX = 20
 OTHERS_MAX = 60
 OTHERS_DEPTH_MAX = 3
 
@@ -126,7 +127,7 @@ class Configuration:
         self._modules: list[Thunk] = []
         self._seen: set[str] = set()
         self.outside: list[str] = []  # imports of modules that only NixOS has
-        self._load(ready(NixPath(f"./{TOP}", TOP)), None, [])
+        self._load(ready(NixPath(f"./{TOP}", TOP)), None, 0)
 
     @property
     def evaluator(self) -> Evaluator:
@@ -162,26 +163,25 @@ class Configuration:
 
     # --- loading ---
 
-    def _load(self, module: Thunk, asked: Place | None, importing: Sequence[str]) -> None:
-        """A module and, before it, those that it imports."""
+    def _load(self, module: Thunk, asked: Place | None, depth: int) -> None:
+        """A module and, before it, those that it imports; each file once, so that cycles end."""
         value = module.force()
         if isinstance(value, str) and value.startswith(STORE):
             self.outside.append(value.removeprefix(STORE))
             return
         if isinstance(value, NixPath):
             file = self._file(value, asked)
-            if file in importing:
-                raise Fault(asked, f"{file} imports itself, by way of {' → '.join([*importing, file])}")
             if file in self._seen:
                 return
             self._seen.add(file)
-            importing = [*importing, file]
             value = self._evaluator.file(file, asked)
-        if len(self._modules) >= MODULES_MAX or len(importing) > MODULES_MAX:
-            raise Fault(asked, f"more than {MODULES_MAX} modules")
+        if len(self._modules) >= MODULES_MAX or depth > IMPORTS_DEPTH_MAX:
+            raise Fault(
+                asked, f"more than {MODULES_MAX} modules, or imported more than {IMPORTS_DEPTH_MAX} deep"
+            )
         content = self._called(value, asked)
         for wanted in self._imports(content):
-            self._load(wanted, wanted.place, importing)
+            self._load(wanted, wanted.place, depth + 1)
         self._modules.append(_definitions_of(content))
 
     def _file(self, path: NixPath, asked: Place | None) -> str:
@@ -244,11 +244,9 @@ class Configuration:
                 yield from self._below(content, path, Definition(content, place, made.priority, order))
             case Merged(contents=contents):
                 for content in self._evaluator.items(contents.force(), place):
-                    yield from self._below(
-                        content, path, Definition(content, place, made.priority, made.order)
-                    )
+                    yield from self._below(content, path, replace(made, value=content, place=place))
             case Conditional(condition=condition, content=content):
-                inner = self._below(content, path, Definition(content, place, made.priority, made.order))
+                inner = self._below(content, path, replace(made, value=content, place=place))
                 yield from self._if_it_holds(condition, place, inner)
             case AttrSet(attrs=attrs) if path:
                 if path[0] in attrs:
@@ -308,6 +306,3 @@ def _definitions_of(content: AttrSet) -> Thunk:
         name: value for name, value in content.attrs.items() if name not in _STRUCTURE
     }
     return ready(AttrSet(plain))
-
-
-__all__ = ["Configuration", "Definition", "OptionPath", "SyntaxFault", "TreeFiles"]
