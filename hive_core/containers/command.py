@@ -1,14 +1,14 @@
 """The one place that runs programs and waits for them: argument lists, limits, and errors that say all.
 
 Long-running containers are started by their runtime; everything else that core runs goes through
-`run`, with an environment that is given and never inherited.
+`run`, `attempt` or `capture`, with an environment that is given and never inherited.
 """
 
 import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +18,21 @@ OUTPUT_MAX_BYTES = 1024 * 1024
 SHOWN_LINES = 12
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/run/current-system/sw/bin"
 
+# Sets the limits, then becomes the program in the same process. They hold from the program's first
+# instruction, and nothing of ours runs between fork and exec, which threads would make unsafe. The
+# script is fixed; whatever varies is an argument.
+_SHELL = "/bin/sh"
+_LIMITED = 'umask "$1" && ulimit -v "$2" && ulimit -t "$3" && ulimit -f "$4" && shift 4 && exec "$@"'
+_FILE_BLOCK_BYTES = 512  # what `ulimit -f` counts in (POSIX)
+_CANNOT_RUN = (126, 127)  # the shell's exit codes for a program that is none, or not there
+
 
 class CommandFailed(HiveError):
     """A program failed."""
+
+
+class TookTooLong(CommandFailed):
+    """A program took too long, and was ended."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +42,38 @@ class Finished:
     command: Sequence[str]
     exit_code: int
     output: str
+
+
+@dataclass(frozen=True)
+class Captured:
+    """What a program printed, byte for byte, and how it ended.
+
+    `cut` says that it wanted to print more than was asked for, and was ended for it.
+    """
+
+    command: Sequence[str]
+    exit_code: int
+    output: bytes
+    errors: str
+    cut: bool = False
+
+    def failure(self) -> CommandFailed:
+        """As an exception, for where it may not fail."""
+        if self.cut:
+            return CommandFailed(f"{_shown(self.command)} printed more than can be taken")
+        return CommandFailed(
+            f"{_shown(self.command)} failed with exit code {self.exit_code}: {_tail(self.errors)}"
+        )
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a program may use, from the kernel's side, and the mode of the files that it makes."""
+
+    memory_bytes: int
+    cpu_seconds: int
+    file_bytes: int
+    umask: str = "022"
 
 
 async def run(
@@ -74,7 +118,7 @@ async def attempt(
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            env={"PATH": os.environ.get("PATH", SYSTEM_PATH), "LC_ALL": "C.UTF-8", **(environment or {})},
+            env=_environment(environment),
             cwd=directory,
             pass_fds=tuple(pass_fds),
             start_new_session=True,
@@ -86,10 +130,58 @@ async def attempt(
             output = await _read(process.stdout)
             code = await process.wait()
     except TimeoutError:
-        raise CommandFailed(f"{_shown(command)} took longer than {timeout_seconds:g} seconds") from None
+        raise TookTooLong(f"{_shown(command)} took longer than {timeout_seconds:g} seconds") from None
     finally:
         await _end(process)
     return Finished(command, code, output)
+
+
+async def capture(
+    command: Sequence[str],
+    *,
+    timeout_seconds: float,
+    output_max_bytes: int,
+    limits: Limits,
+    given: bytes | int = b"",
+    environment: Mapping[str, str] | None = None,
+    directory: Path | None = None,
+) -> Captured:
+    """Run a program within limits, give it bytes or an open file to read, and take its output as it is.
+
+    A failing exit code is a result, and so is an output that was cut. Raises `TookTooLong`, or
+    `CommandFailed` if the program cannot be run at all.
+    """
+    sizes = (limits.memory_bytes // 1024, limits.cpu_seconds, limits.file_bytes // _FILE_BLOCK_BYTES)
+    try:
+        with _readable(given) as source:
+            process = await asyncio.create_subprocess_exec(
+                *(_SHELL, "-c", _LIMITED, "limited", limits.umask, *map(str, sizes), *command),
+                stdin=source,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env=_environment(environment),
+                cwd=directory,
+                start_new_session=True,
+            )
+    except OSError as error:
+        raise CommandFailed(f"{command[0]}: cannot be run: {error.strerror}") from None
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            (output, cut), errors = await asyncio.gather(
+                _read_up_to(process, output_max_bytes), _read(process.stderr)
+            )
+            code = await process.wait()
+    except TimeoutError:
+        raise TookTooLong(f"{_shown(command)} took longer than {timeout_seconds:g} seconds") from None
+    finally:
+        await _end(process)
+    if code in _CANNOT_RUN and not output:
+        raise CommandFailed(f"{command[0]}: cannot be run: {_tail(errors)}")
+    return Captured(command, code, output, errors, cut)
+
+
+def _environment(given: Mapping[str, str] | None) -> dict[str, str]:
+    return {"PATH": os.environ.get("PATH", SYSTEM_PATH), "LC_ALL": "C.UTF-8", **(given or {})}
 
 
 async def _read(stream: asyncio.StreamReader | None) -> str:
@@ -101,12 +193,39 @@ async def _read(stream: asyncio.StreamReader | None) -> str:
     return kept.decode("utf-8", "replace")
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is not None:
+async def _read_up_to(process: asyncio.subprocess.Process, maximum: int) -> tuple[bytes, bool]:
+    """What it prints, and whether that was cut; a program that prints more is killed."""
+    kept = bytearray()
+    while process.stdout is not None and (chunk := await process.stdout.read(64 * 1024)):
+        kept += chunk
+        if len(kept) > maximum:
+            _kill(process)
+            return bytes(kept[:maximum]), True
+    return bytes(kept), False
+
+
+@contextlib.contextmanager
+def _readable(given: bytes | int) -> Iterator[int]:
+    """Something to read from as a descriptor: nobody need feed it while the program runs, or does not."""
+    if isinstance(given, int) or not given:
+        yield given or asyncio.subprocess.DEVNULL
         return
+    with open(os.memfd_create("given", os.MFD_CLOEXEC), "wb") as file:
+        file.write(given)
+        file.seek(0)
+        yield file.fileno()
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    _kill(process)
+    await process.wait()
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is not None:
+        return  # its number may be another's by now
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    await process.wait()
 
 
 def _shown(command: Sequence[str]) -> str:
