@@ -235,7 +235,7 @@ def send(
     ],
     text: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[TEXT]", help="The message; '-' or nothing reads standard input."),
+        typer.Argument(metavar="TEXT", help="The message; '-' or nothing reads standard input."),
     ] = None,
     in_reply_to: Annotated[
         int | None, typer.Option("--in-reply-to", metavar="ID", min=1, help="The message this answers.")
@@ -291,7 +291,7 @@ def answer(
     question_id: QuestionId,
     text: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[TEXT]", help="The answer; '-' or nothing reads standard input."),
+        typer.Argument(metavar="TEXT", help="The answer; '-' or nothing reads standard input."),
     ] = None,
 ) -> None:
     """Answer a question; the agent gets it as a message."""
@@ -396,8 +396,9 @@ def approve(
 ) -> None:
     """Say yes to an approval, and watch it being carried out. Exits with 1 if that fails.
 
-    On a terminal it shows what it is about and asks. Elsewhere a commit has to be named. With
-    Ctrl-C only the watching ends.
+    On a terminal it shows what it is about and asks.
+    Elsewhere a commit has to be named.
+    With Ctrl-C only the watching ends.
     """
     request = cli_approvals.decide(hive, approval_id, commit, yes=yes)
     cli_approvals.follow_through(
@@ -446,7 +447,7 @@ def rollback(
     approval_id: Annotated[
         int | None,
         typer.Argument(
-            metavar="[ID]", min=1, autocompletion=_deployed_ids, help="The number that `history` shows."
+            metavar="ID", min=1, autocompletion=_deployed_ids, help="The number that `history` shows."
         ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
@@ -659,9 +660,9 @@ def main(arguments: list[str] | None = None) -> None:
         code = ExitCode.INTERRUPTED
     except typer.TyperException as error:
         code = ExitCode.USAGE
-        what = " ".join(error.format_message().split()).removesuffix(".")
-        if what:  # without arguments at all, the help was printed instead
-            cli_output.tell(f"error: {what}; see `{PROGRAM} --help`")
+        problem = " ".join(error.format_message().split()).removesuffix(".").replace("Value error, ", "")
+        if problem:  # without arguments at all, the help was printed instead
+            cli_output.tell(f"error: {problem}; see `{PROGRAM} --help`")
     sys.exit(code or ExitCode.OK)
 
 

@@ -26,6 +26,7 @@ from hive_shared.wire import ApprovalStatus
 LOG_END_SECONDS = 5.0  # for the last lines of a build log after its approval was resolved
 LAST_LINES = 20  # of a build log, where none of it could be shown while it was written
 UNDER_WAY = frozenset({ApprovalStatus.APPROVED, ApprovalStatus.BUILDING})
+_LOG = "  │ "  # before what a build printed, which so cannot pass for what the hive says
 _PREFIX = re.compile(r"[0-9a-f]{7,40}")
 
 Find = Callable[[Client], Awaitable[wire.ApprovalView | None]]
@@ -259,7 +260,8 @@ class Progress:
 
     def _show(self, line: str) -> None:
         self.lines += 1
-        cli_output.tell(f"  │ {cli_output.log_text(line)}")
+        for row in Sheet.of(sys.stderr).rows(_LOG + cli_output.log_text(line), hang=_LOG):
+            cli_output.tell(row)
 
 
 def follow_through(hive: Hive, request: wire.Request[wire.ApprovalAsked], find: Find, *, wait: bool) -> None:

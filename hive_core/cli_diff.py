@@ -16,7 +16,6 @@ from hive_core.cli_words import ago, short, what
 from hive_core.terminal_text import clean, clean_line, fold
 from hive_shared import wire
 
-_PATH_COLUMNS = 48
 _CONTINUED = "    ↪ "
 _TAB_COLUMNS = 8
 
@@ -53,7 +52,7 @@ class Sheet:
     def block(self, text: str, indent: str = "    ") -> Iterator[str]:
         """Several lines of somebody's words, indented throughout."""
         for line in text.strip("\n").split("\n"):
-            yield from self.rows(indent + clean(line), hang=indent)
+            yield from self.rows((indent + clean(line)).rstrip(), hang=indent)
 
 
 # --- the approval -----------------------------------------------------------
@@ -124,11 +123,11 @@ def _flags(approval: wire.ApprovalView, sheet: Sheet) -> list[str]:
 
 def stat(files: Sequence[wire.FileDiff], summary: wire.DiffSummary, sheet: Sheet) -> list[str]:
     """A line for each file, and one for all of them."""
-    longest = max((len(clean_line(file.path)) for file in files), default=0)
+    widest = max((len(_count(file)) for file in files), default=0)
     lines: list[str] = []
     for file in files:
-        path = clean_line(file.path).ljust(min(longest, _PATH_COLUMNS))
-        lines += sheet.rows(f"  {path}  {_change(file)}", _CHANGE_COLOURS[file.change], hang=" " * 6)
+        text = f"  {file.change:<8}  {_count(file):<{widest}}  {clean_line(file.path)}{_remark(file)}"
+        lines += sheet.rows(text, _CHANGE_COLOURS[file.change], hang=" " * (14 + widest))
     return [*lines, "  " + _total(summary)]
 
 
@@ -144,13 +143,14 @@ def _total(summary: wire.DiffSummary) -> str:
     return f"{files} changed, +{summary.added} -{summary.deleted}"
 
 
-def _change(file: wire.FileDiff) -> str:
-    parts = [f"{file.change:<8}", *([f"+{file.added} -{file.deleted}"] if file.added or file.deleted else [])]
+def _count(file: wire.FileDiff) -> str:
+    return f"+{file.added} -{file.deleted}" if file.added or file.deleted else ""
+
+
+def _remark(file: wire.FileDiff) -> str:
     if file.mode:
-        parts.append(clean_line(f"mode {file.mode}"))
-    elif not file.text:
-        parts.append("(no text to show)")
-    return " ".join(parts)
+        return f"  (mode {clean_line(file.mode)})"
+    return "" if file.text else "  (no text to show)"
 
 
 def diff(files: Sequence[wire.FileDiff], sheet: Sheet, pinned: str) -> list[str]:
@@ -160,7 +160,8 @@ def diff(files: Sequence[wire.FileDiff], sheet: Sheet, pinned: str) -> list[str]
 
 def _file(file: wire.FileDiff, sheet: Sheet, pinned: str) -> Iterator[str]:
     yield ""
-    yield from sheet.rows(f"── {clean_line(file.path)} · {_change(file).strip()} ──", _BOLD, hang="── ")
+    words = " ".join(filter(None, (file.change, _count(file)))) + _remark(file)
+    yield from sheet.rows(f"── {clean_line(file.path)} · {words} ──", _BOLD, hang="── ")
     for line in file.text.removesuffix("\n").split("\n") if file.text else ():
         # Line by line: a carriage return before the newline is a change that must be seen.
         yield from sheet.rows(clean(line), _LINE_COLOURS.get(line[:1], ""), hang=_CONTINUED)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from io import StringIO
 from typing import TYPE_CHECKING, Any, TextIO
 
-from hive_core.cli_words import age, kind, moment, short, size, subject, until, what
+from hive_core.cli_words import about, age, kind, moment, short, size, subject, until, what
 from hive_core.terminal_text import clean, clean_line, dump_json, fold
 from hive_shared import wire
 
@@ -222,47 +222,67 @@ def agent_purged(name: str) -> Callable[[wire.AgentDone], None]:
 
 def approvals(result: wire.ApprovalList) -> None:
     """What waits: without columns in which nothing would be."""
-    said_more = any(approval.status is not wire.ApprovalStatus.PENDING for approval in result.approvals)
+    with_status = any(approval.status is not wire.ApprovalStatus.PENDING for approval in result.approvals)
     headings = ["ID", "AGENT", "WHAT", "COMMIT", "AGE", "FLAGS", "BY", "ABOUT"]
-    if said_more:
+    if with_status:
         headings[3:3] = ["STATUS"]
     put_table(
         headings,
-        [_approval_row(approval, said_more=said_more) for approval in result.approvals],
+        [_approval_row(approval, with_status=with_status) for approval in result.approvals],
         empty="nothing waits for approval",
     )
 
 
 def every_approval(result: wire.ApprovalList) -> None:
-    """What waits and what was resolved, with what became of it."""
-    put_table(
-        ("ID", "AGENT", "WHAT", "STATUS", "COMMIT", "AGE", "FLAGS", "BY", "ABOUT", "OUTCOME"),
-        [
-            (*_approval_row(approval, said_more=True), _outcome(approval, subject(approval.outcome)))
-            for approval in result.approvals
-        ],
-        empty="nothing was ever asked for",
-    )
+    """What waits and what was resolved, with what became of it: on a terminal in a row of its own."""
+    headings = ["ID", "AGENT", "WHAT", "STATUS", "COMMIT", "AGE", "ABOUT"]
+    rows: list[tuple[object, ...]] = []
+    for approval in result.approvals:
+        row, outcome = _resolved_row(approval), _outcome(approval)
+        if not sys.stdout.isatty():
+            rows.append((*row, outcome))
+            continue
+        rows.append(row)
+        if outcome:
+            rows.append((*[""] * (len(row) - 1), f"→ {outcome}"))
+    if not sys.stdout.isatty():
+        headings.append("OUTCOME")
+    put_table(headings, rows, empty="nothing was ever asked for")
 
 
-def _approval_row(approval: wire.ApprovalView, *, said_more: bool) -> tuple[object, ...]:
-    status = f"{approval.status} ({approval.step})" if approval.step else str(approval.status)
+def _approval_row(approval: wire.ApprovalView, *, with_status: bool) -> tuple[object, ...]:
     return (
         approval.id,
         approval.agent,
         kind(approval),
-        *([status] if said_more else []),
+        *([_status(approval)] if with_status else []),
         short(approval.commit),
         age(approval.requested_at_ms),
         len(approval.flags) or "",
         approval.requested_by,
-        subject(approval.message) or subject(approval.note),
+        about(approval),
     )
 
 
-def _outcome(approval: wire.ApprovalView, words: str) -> str:
+def _resolved_row(approval: wire.ApprovalView) -> tuple[object, ...]:
+    return (
+        approval.id,
+        approval.agent,
+        kind(approval),
+        _status(approval),
+        short(approval.commit),
+        age(approval.resolved_at_ms or approval.requested_at_ms),
+        about(approval),
+    )
+
+
+def _status(approval: wire.ApprovalView) -> str:
+    return f"{approval.status} ({approval.step})" if approval.step else str(approval.status)
+
+
+def _outcome(approval: wire.ApprovalView) -> str:
     by = f"by {approval.resolved_by}" if approval.resolved_by else ""
-    return ": ".join(part for part in (by, words) if part)
+    return ": ".join(part for part in (by, subject(approval.outcome)) if part)
 
 
 def approval_asked(result: wire.ApprovalAsked) -> None:

@@ -76,3 +76,8 @@ def short(commit: str | None) -> str:
 def subject(message: str) -> str:
     """The first line of a commit's message."""
     return message.strip().split("\n")[0].strip()
+
+
+def about(approval: wire.ApprovalView) -> str:
+    """What it is about, in a line: the commit's subject, or what the requester said."""
+    return subject(approval.message) or subject(approval.note)

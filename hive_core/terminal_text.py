@@ -86,18 +86,25 @@ def fold(line: str, width: int, hang: str = "") -> list[str]:
     A terminal folds a long line itself, and begins the next row in the first column: there the rest of
     a line could pass for a heading or for a line of another kind.
     """
-    if len(line) * 2 <= width:  # no character is wider than two columns
-        return [line]
     rows: list[str] = []
-    row, columns = "", 0
-    for character in line:
-        wide = columns_of(character)
-        if columns + wide > width and row.strip():
-            rows.append(row)
-            row, columns = hang, len(hang)
-        row += character
-        columns += wide
-    return [*rows, row]
+    while (fits := _fitting(line, width)) < len(line):
+        space = line.rfind(" ", fits - fits // 4, fits) + 1  # after a word, if one ends late in the row
+        fits = max(space or fits, len(hang) + 1)
+        rows.append(line[:fits])
+        line = hang + line[fits:]
+    return [*rows, line]
+
+
+def _fitting(line: str, width: int) -> int:
+    """How many characters of `line` there are in `width` columns."""
+    if len(line) * 2 <= width:  # no character is wider than two columns
+        return len(line)
+    columns = 0
+    for number, character in enumerate(line):
+        columns += columns_of(character)
+        if columns > width:
+            return number
+    return len(line)
 
 
 def columns_of(character: str) -> int:

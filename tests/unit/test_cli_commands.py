@@ -512,8 +512,8 @@ def test_a_diff_tells_everything_about_an_approval_and_then_its_files(run: Run, 
         "    It finds.",
         "    she finds nothing",
         "    agent.nix:3  fetch: downloads while it is built",
-        "  agent.nix  modified +1 -1",
-        "  bin/run    modified mode 100644 → 100755",
+        "  modified  +1 -1  agent.nix",
+        "  modified         bin/run  (mode 100644 → 100755)",
         "  2 files changed, +1 -1",
     ):
         assert line in lines

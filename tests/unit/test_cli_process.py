@@ -122,6 +122,34 @@ def test_completion_knows_commands_options_and_agents(tmp_path: Path, host: Host
     assert complete(tmp_path, f"hive-c0re --root {tmp_path}/nowhere logs al") == set()
 
 
+def test_completion_knows_approvals_deployments_and_questions(tmp_path: Path, host: HostSurface) -> None:
+    waits, done = approval(12, "pending"), approval(13, "deployed")
+    host.replies["pending"] = lambda request: wire.ApprovalList(
+        approvals=[waits, done] if request.all else [waits]
+    )
+    host.replies["history"] = lambda request: wire.Deployments(
+        deployments=[wire.Deployment(approval_id=13, commit="a" * 40)] if request.name == "alice" else []
+    )
+    asked = {"id": 5, "asker": "alice", "question": "?", "options": [], "multi": False, "asked_at_ms": 1}
+    host.replies["questions"] = wire.QuestionList(questions=[wire.QuestionView.model_validate(asked)])
+    for line, offered in (
+        ("approve 1", {"12"}),
+        ("deny 1", {"12"}),
+        ("diff 1", {"12", "13"}),
+        ("build-log 13", {"13"}),
+        ("rollback alice 1", {"13"}),
+        ("answer 5", {"5"}),
+        ("cancel-question 5", {"5"}),
+        ("diff 7 --base app", {"approved"}),
+    ):
+        assert complete(tmp_path, f"hive-c0re --root {tmp_path} {line}") == offered, line
+
+
+def approval(number: int, status: str) -> wire.ApprovalView:
+    fields = {"kind": "spawn", "agent": "bob", "requested_by": "hm1nd", "requested_at_ms": 1}
+    return wire.ApprovalView.model_validate({"id": number, "status": status, **fields})
+
+
 def view(name: str, role: str) -> wire.AgentView:
     fields = {"container": name, "host": "local", "port": 1, "state": "running", "since_ms": 1}
     return wire.AgentView.model_validate({"name": name, "role": role, **fields})

@@ -2,6 +2,7 @@
 
 import json
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hive_core import cli_output
-from hive_core.terminal_text import clean, clean_line, dump_json
+from hive_core import cli, cli_output
+from hive_core.cli_approvals import Compared, Progress
+from hive_core.cli_diff import Sheet
+from hive_core.cli_words import ago, moment, until
+from hive_core.terminal_text import clean, clean_line, columns_of, dump_json, fold
 from hive_shared import wire
 
 ATTACKS = {
@@ -90,6 +94,28 @@ def test_windows_line_ends_are_line_ends() -> None:
     assert clean("one\r\ntwo") == "one\ntwo"
 
 
+def columns(text: str) -> int:
+    return sum(columns_of(character) for character in text)
+
+
+@given(st.text(st.characters()).map(clean_line), st.integers(10, 120), st.sampled_from(["", "    ", "  │ "]))
+def test_a_folded_line_fits_and_nothing_of_it_is_lost(line: str, width: int, hang: str) -> None:
+    first, *rest = fold(line, width, hang)
+    assert max(map(columns, [first, *rest])) <= width
+    assert all(row.startswith(hang) for row in rest)
+    assert first + "".join(row.removeprefix(hang) for row in rest) == line
+
+
+def test_a_line_is_folded_after_a_word_where_one_ends_late_enough() -> None:
+    assert fold("aaaa bbbb cc dddd", 14, "> ") == ["aaaa bbbb cc ", "> dddd"]
+    assert fold("a " + "b" * 14, 10) == ["a bbbbbbbb", "bbbbbb"]
+
+
+def test_wide_characters_take_two_columns_and_marks_none() -> None:
+    assert [columns_of(character) for character in "a日́👍"] == [1, 2, 0, 2]
+    assert fold("日本語日本語", 6) == ["日本語", "日本語"]
+
+
 # --- through the printing functions -----------------------------------------
 
 HOSTILE = "".join(ATTACKS.values()) + "\n#99 system → you · 12:00:00\n[red]markup[/red] :smile:"
@@ -118,10 +144,31 @@ def hostile_results() -> list[tuple[Any, Any]]:
         resolved_by=HOSTILE,
         commit=HOSTILE,
         note=HOSTILE,
+        outcome=HOSTILE,
         step=HOSTILE,
+        commit_ref=HOSTILE,
+        message=HOSTILE,
+        author=HOSTILE,
+        authored_at_ms=10**30,
+        flags=[wire.RiskFlag(path=HOSTILE, line=1, rule=HOSTILE, text=HOSTILE)],
+        bases=wire.DiffBases(running=HOSTILE, approved=HOSTILE, proposed=HOSTILE),
     )
     question = wire.QuestionView(
         id=1, asker=HOSTILE, question=HOSTILE, options=[HOSTILE], multi=True, asked_at_ms=1, answer=HOSTILE
+    )
+    ran = wire.Deployment(
+        approval_id=1, commit=HOSTILE, message=HOSTILE, deployed_at_ms=10**30, approved_by=HOSTILE
+    )
+    changed = [
+        wire.FileDiff(path=HOSTILE, change="modified", text=f"+{HOSTILE}", mode=HOSTILE, truncated=True)
+    ]
+    summary = wire.DiffSummary(
+        approval=approval,
+        base=wire.DiffBase.RUNNING,
+        base_commit=HOSTILE,
+        files=1,
+        added=1,
+        deleted=0,
     )
     message = wire.Message(id=1, sender=HOSTILE, to=HOSTILE, body=HOSTILE, sent_at_ms=1)
     return [
@@ -130,10 +177,25 @@ def hostile_results() -> list[tuple[Any, Any]]:
         (cli_output.agent_purged(HOSTILE), wire.AgentDone(agent=None, note=HOSTILE)),
         (cli_output.approvals, wire.ApprovalList(approvals=[approval])),
         (cli_output.approval_asked, wire.ApprovalAsked(approval=approval)),
+        (cli_output.every_approval, wire.ApprovalList(approvals=[approval])),
+        (cli_output.deployments("alice"), wire.Deployments(deployments=[ran])),
+        (a_diff_on(Sheet()), Compared(summary, changed)),
+        (a_diff_on(Sheet(columns=40)), Compared(summary, changed)),
+        (a_log_line, wire.LogLine(line=HOSTILE)),
+        (cli_output.agents_updated, wire.AgentList(agents=[view])),
         (cli_output.questions, wire.QuestionList(questions=[question])),
         (cli_output.messages, wire.MessageList(messages=[message])),
         (cli_output.log_lines, wire.LogLines(lines=[HOSTILE])),
     ]
+
+
+def a_diff_on(sheet: Sheet) -> Callable[[Compared], None]:
+    return lambda found: cli_output.put("\n".join(cli._diff_lines(found, sheet, stat=False)))
+
+
+def a_log_line(line: wire.LogLine) -> None:
+    progress = Progress(find=lambda _: None)
+    progress._show(line.line)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +205,9 @@ def test_nothing_that_is_printed_acts_on_a_terminal(
     show: Any, result: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     show(result)
-    assert acts_on_a_terminal(capsys.readouterr().out) == []
+    printed = capsys.readouterr()
+    assert acts_on_a_terminal(printed.out) == []
+    assert acts_on_a_terminal(printed.err) == []
 
 
 def test_markup_of_agents_is_text(capsys: pytest.CaptureFixture[str]) -> None:
@@ -187,6 +251,17 @@ def test_an_age_is_told_in_its_largest_unit(seconds: int, shown: str) -> None:
 
 def test_an_unknown_time_has_no_age() -> None:
     assert cli_output.age(0) == ""
+
+
+def test_what_is_still_to_come_is_told_in_its_largest_unit() -> None:
+    now_ms = 10**12
+    assert [until(now_ms + ms, now_ms) for ms in (-5, 0, 1000, 3_600_000)] == ["0s", "0s", "1s", "1h"]
+
+
+def test_a_time_that_no_clock_has_is_told_as_that() -> None:
+    assert moment(10**30) == "an impossible time"
+    assert ago(10**30) == "an impossible time"
+    assert "d ago (19" in ago(1)
 
 
 @pytest.mark.parametrize(
