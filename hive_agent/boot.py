@@ -13,6 +13,7 @@ from hive_agent.backends.base import MCP_SERVER
 from hive_agent.config import HarnessConfig
 from hive_agent.tools import tools_for
 from hive_shared.errors import Unavailable
+from hive_shared.paths import ContainerPaths
 
 # Names as Claude Code's settings have them. Compaction is the harness's own business, and durable
 # notes belong into /state, where the agent can be told about them.
@@ -22,6 +23,9 @@ SETTINGS: dict[str, Any] = {
     "effortLevel": "medium",
 }
 
+SYSTEM_GIT_CONFIG = Path("/etc/gitconfig")  # of the machine; git skips an include that is not there
+GIT_HOST = "hyperhive.invalid"  # of an agent's mail address, which is nobody's
+
 _PROMPT_PLACES = (
     Path(__file__).parent / "prompts",  # an installed wheel
     Path(__file__).parent.parent / "prompts",  # a checkout, and /opt/hyperhive in a container
@@ -29,7 +33,7 @@ _PROMPT_PLACES = (
 
 
 def write_boot_files(config: HarnessConfig) -> None:
-    """MCP configuration, settings and system prompt; raises `Unavailable` if they cannot be written."""
+    """What the backend and its programs read; raises `Unavailable` if it cannot be written."""
     paths = config.paths
     try:
         for directory in (paths.run, paths.claude, paths.state):
@@ -37,8 +41,34 @@ def write_boot_files(config: HarnessConfig) -> None:
         _write(paths.mcp_config, json.dumps(mcp_config(paths.tools_socket), indent=2))
         _write(paths.settings, json.dumps(SETTINGS, indent=2))
         _write(paths.system_prompt, system_prompt(config))
+        _write(paths.git_config, git_config(config))
     except OSError as error:
         raise Unavailable(f"cannot write {error.filename}: {error.strerror}") from None
+
+
+def git_config(config: HarnessConfig) -> str:
+    """So that the agent can commit: an identity, which its own configuration goes before.
+
+    Repositories of others (/applied, and the proposed ones of a hive that was restored) git refuses to work
+    in, unless told. In its container the manager is told; without one, git's caution protects the operator.
+    """
+    lines = [
+        "[include]",
+        f"\tpath = {SYSTEM_GIT_CONFIG}",
+        "[user]",
+        f"\tname = {config.agent}",
+        f"\temail = {config.agent}@{GIT_HOST}",
+        "[init]",
+        "\tdefaultBranch = main",
+    ]
+    if config.role == "manager" and config.isolated:
+        lines += ["[safe]", "\tdirectory = *"]
+    return "\n".join(lines) + "\n"
+
+
+def git_environment(paths: ContainerPaths) -> dict[str, str]:
+    """What makes git read that configuration, and never wait for somebody at a keyboard."""
+    return {"GIT_CONFIG_SYSTEM": str(paths.git_config), "GIT_TERMINAL_PROMPT": "0"}
 
 
 def mcp_config(tools_socket: Path) -> dict[str, Any]:
@@ -69,7 +99,7 @@ def system_prompt(config: HarnessConfig) -> str:
         shared_dir=paths.shared,
         agents_dir=paths.agents,
         applied_dir=paths.applied,
-        isolated=config.isolation not in ("none", ""),
+        isolated=config.isolated,
     )
 
 

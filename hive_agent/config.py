@@ -12,6 +12,8 @@ from hive_shared.paths import ContainerPaths
 
 Role = Literal["agent", "manager"]
 
+NOT_ISOLATED = "not isolated"  # core's words, which the pages show too
+
 # Ours, or about our own interpreter: the backend's programs must not inherit them. The backend
 # chooses its own HOME, so that credentials stay in the agent's directory.
 _NOT_FOR_THE_BACKEND = ("HIVE_", "PYTHON")
@@ -28,9 +30,13 @@ class HarnessConfig:
     model: str
     claude: Path | None = None
     operator_pronouns: str = "they/them"
-    isolation: str = "none"
+    isolation: str = NOT_ISOLATED
     paths: ContainerPaths = field(default_factory=ContainerPaths)
     environment: Mapping[str, str] = field(default_factory=dict)  # for the backend's programs
+
+    @property
+    def isolated(self) -> bool:
+        return self.isolation not in ("", "none", NOT_ISOLATED)
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str]) -> "HarnessConfig":
@@ -49,7 +55,7 @@ class HarnessConfig:
             model=check_model(env.get("HIVE_MODEL", "sonnet")),
             claude=Path(claude) if claude else None,
             operator_pronouns=env.get("HIVE_OPERATOR_PRONOUNS", "they/them"),
-            isolation=env.get("HIVE_ISOLATION", "none"),
+            isolation=env.get("HIVE_ISOLATION", NOT_ISOLATED),
             paths=ContainerPaths.from_environment(env),
             environment=_for_backend(env),
         )

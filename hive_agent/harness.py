@@ -12,7 +12,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from hive_agent.backends.base import Backend, BackendConfig, LoginStage, Outcome, TurnResult
-from hive_agent.boot import write_boot_files
+from hive_agent.boot import git_environment, write_boot_files
 from hive_agent.config import HarnessConfig
 from hive_agent.database import Database
 from hive_agent.history import History
@@ -321,7 +321,7 @@ def backend_config(config: HarnessConfig, model: str) -> BackendConfig:
         model=model,
         claude=config.claude,
         mcp_tools=tuple(tool.name for tool in tools_for(config.role)),
-        environment=config.environment,
+        environment={**git_environment(config.paths), **config.environment},
     )
 
 

@@ -157,5 +157,10 @@ class ContainerPaths:
         return self.run / "claude-system-prompt.md"
 
     @property
+    def git_config(self) -> Path:
+        """What git takes for the system's configuration, in whatever the backend starts."""
+        return self.run / "gitconfig"
+
+    @property
     def events_database(self) -> Path:
         return self.state / "hyperhive-events.sqlite"

@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from hive_agent.boot import system_prompt
-from hive_agent.config import HarnessConfig, Role
+from hive_agent.config import NOT_ISOLATED, HarnessConfig, Role
 from hive_agent.tools import tools_for
 from hive_shared.events import (
     HELPER_EVENTS,
@@ -68,13 +68,14 @@ def test_the_managers_prompt_says_how_an_approval_can_end() -> None:
 
 
 @pytest.mark.parametrize("role", get_args(Role))
-@pytest.mark.parametrize("isolation", ["bubblewrap", "none"])
+@pytest.mark.parametrize("isolation", ["bubblewrap", NOT_ISOLATED])
 def test_a_rendered_prompt_names_the_role_s_tools_and_no_other(role: Role, isolation: str) -> None:
     prompt = rendered(role, isolation=isolation)
 
     mine = {tool.name for tool in tools_for(role)}
     for tool in tools_for("manager"):
         assert (f"`mcp__hyperhive__{tool.name}`" in prompt) == (tool.name in mine)
+    assert ("without isolation" in prompt) == (isolation == NOT_ISOLATED)
     assert "{{" not in prompt
     assert "{%" not in prompt
 
