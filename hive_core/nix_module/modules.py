@@ -176,9 +176,7 @@ class Configuration:
             self._seen.add(file)
             value = self._evaluator.file(file, asked)
         if len(self._modules) >= MODULES_MAX or depth > IMPORTS_DEPTH_MAX:
-            raise Fault(
-                asked, f"more than {MODULES_MAX} modules, or imported more than {IMPORTS_DEPTH_MAX} deep"
-            )
+            raise Fault(asked, f"more than {MODULES_MAX} modules, or {IMPORTS_DEPTH_MAX} levels of imports")
         content = self._called(value, asked)
         for wanted in self._imports(content):
             self._load(wanted, wanted.place, depth + 1)
