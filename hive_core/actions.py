@@ -12,31 +12,29 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from hive_core.approvals import Approvals
+from hive_core.approvals import FINISHED, Approvals
 from hive_core.audit import Audit
 from hive_core.authority import Operation, authorize
+from hive_core.auto_update import AutoUpdate
 from hive_core.background import TaskSet
 from hive_core.broker import Broker
+from hive_core.builds import Builds
+from hive_core.deploy import Deployer
 from hive_core.feed import Feed
 from hive_core.lifecycle import Lifecycle
+from hive_core.prepared import is_prepared
 from hive_core.principals import Kind, Principal
+from hive_core.proposals import Proposals
 from hive_core.questions import Questions
 from hive_core.registry import Registry
 from hive_core.reminders import Reminders
+from hive_core.requests import Requests
 from hive_core.roster import Roster
 from hive_shared import wire
 from hive_shared.errors import Conflict, HiveError, NotAvailable, Unavailable
-from hive_shared.events import (
-    ApprovalResolved,
-    Destroyed,
-    HelperEvent,
-    Killed,
-    NeedsLogin,
-    Rebuilt,
-    Spawned,
-)
+from hive_shared.events import Destroyed, HelperEvent, Killed, NeedsLogin, Rebuilt
 from hive_shared.names import MANAGER, OPERATOR, SYSTEM, check_agent_name
-from hive_shared.wire import ApprovalKind, ApprovalStatus
+from hive_shared.wire import ApprovalStatus
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -48,8 +46,6 @@ REFUSALS_RECORDED_PER_HOUR = 200  # of one principal
 FOLLOW_QUEUE = 2000  # messages a follower may be behind
 SAME_ALARM_SECONDS = 600.0  # a flood or a lost login is told once in that time, however often it happens
 STOP_ANSWER = "stop "  # and the agent's name
-
-_FINISHED = frozenset({ApprovalStatus.DEPLOYED, ApprovalStatus.FAILED, ApprovalStatus.DENIED})
 
 
 class LoginDesk(Protocol):
@@ -73,6 +69,10 @@ class Parts:
     feed: Feed
     roster: Roster
     lifecycle: Lifecycle
+    proposals: Proposals
+    builds: Builds
+    deployer: Deployer
+    updates: AutoUpdate
     operator_pronouns: str
     describe: Callable[[], dict[str, Any]]  # what HiveStatus says of the daemon itself
 
@@ -90,22 +90,24 @@ class Actions:
         self.feed = parts.feed
         self.roster = parts.roster
         self.lifecycle = parts.lifecycle
+        self.deployer = parts.deployer
         self.login_desk: LoginDesk | None = None  # set by the daemon once the web stands
         self._pronouns = parts.operator_pronouns
         self._describe = parts.describe
-        self._work = TaskSet("approved work")
+        self._proposals = parts.proposals
+        self._builds = parts.builds
+        self._updates = parts.updates
+        self._requests = Requests(parts.registry, parts.approvals, parts.proposals)
+        self._work = TaskSet("actions")
         self._alarms: dict[tuple[str, str], float] = {}
-        self._interrupted: list[wire.ApprovalView] = []
         self._refusals: Counter[str] = Counter()
         self._refusal_hour = -1
-        self._carrying: dict[int, asyncio.Task[None]] = {}
         self._pending: set[int] = set()
         self._open_questions: set[int] = set()
 
     async def open(self) -> None:
         """Count what waits, and from now on tell dashboards of changes. Call before any door opens."""
-        # Taken now: what is approved from here on is begun by that approval itself, and only once.
-        self._interrupted = await self.approvals.unfinished()
+        await self.deployer.open()
         self._pending = {approval.id for approval in await self.approvals.pending()}
         self._open_questions = {question.id for question in await self.questions.open()}
         self.approvals.subscribe(self._approval_changed)
@@ -114,8 +116,10 @@ class Actions:
         self.broker.subscribe_overload(self._overloaded)
 
     async def close(self) -> None:
-        """End approved work that is under way; the next start takes it up again."""
+        """End approved work and operations that are under way; the next start takes them up again."""
         await self._work.close()
+        await self.deployer.close()
+        await self.lifecycle.close()
 
     # --- agents, manager: messages ------------------------------------------
 
@@ -185,80 +189,88 @@ class Actions:
 
     # --- approvals ----------------------------------------------------------
 
-    async def request_spawn(self, who: Principal, name: str, note: str = "") -> wire.ApprovalAsked:
-        """Ask for a new agent, or for one revived from its tombstone."""
+    async def prepare_spawn(self, who: Principal, name: str) -> wire.SpawnPrepared:
+        """The proposed repository of an agent to come, for the manager to configure it first."""
+        authorize(who, Operation.PREPARE_SPAWN)
+        path = await self._recorded(who, Operation.PREPARE_SPAWN, name[:64], self._prepare_spawn(name))
+        return wire.SpawnPrepared(path=path)
+
+    async def request_spawn(
+        self, who: Principal, name: str, note: str = "", proposal: wire.RequestSpawn | None = None
+    ) -> wire.ApprovalAsked:
+        """Ask for a new agent, or for one revived from its tombstone; with the commit that it begins with."""
         authorize(who, Operation.REQUEST_SPAWN)
-        return await self._refusals_recorded(
-            who, Operation.REQUEST_SPAWN, name[:64], self._request_spawn(who, name, note)
-        )
+        asked = self._requests.spawn(who, name, note, proposal)
+        return await self._refusals_recorded(who, Operation.REQUEST_SPAWN, name[:64], asked)
 
     async def request_apply_commit(
         self, who: Principal, request: wire.RequestApplyCommit
     ) -> wire.ApprovalAsked:
+        """Ask for another commit of an agent's configuration, the manager's own included."""
         authorize(who, Operation.REQUEST_APPLY_COMMIT)
-        self.registry.require(request.agent)
-        raise NotAvailable(
-            "request_apply_commit: this hive cannot apply configuration commits yet; "
-            "the local runtime runs every agent with the system's own programs"
-        )
+        asked = self._requests.apply_commit(who, request)
+        return await self._refusals_recorded(who, Operation.REQUEST_APPLY_COMMIT, request.agent, asked)
 
     async def approve(self, who: Principal, approval_id: int, commit: str | None = None) -> wire.ApprovalView:
         """The operator's yes. Returns at once; `wait_resolved` waits for what follows."""
         authorize(who, Operation.APPROVE)
-        approval = await self._refusals_recorded(
-            who, Operation.APPROVE, f"approval {approval_id}", self._approve(who, approval_id, commit)
-        )
-        self._begin(approval)
-        return approval
+        approved = self._requests.approve(who, approval_id, commit)
+        return await self._refusals_recorded(who, Operation.APPROVE, f"approval {approval_id}", approved)
 
-    async def deny(self, who: Principal, approval_id: int, note: str = "") -> wire.ApprovalView:
+    async def deny(
+        self, who: Principal, approval_id: int, note: str = "", commit: str | None = None
+    ) -> wire.ApprovalView:
         authorize(who, Operation.DENY)
-        denied = await self._refusals_recorded(
-            who, Operation.DENY, f"approval {approval_id}", self.approvals.deny(approval_id, who, note)
-        )
-        await self._tell_manager(_resolved(denied))
-        return denied
+        denied = self._requests.deny(who, approval_id, note, commit)
+        return await self._refusals_recorded(who, Operation.DENY, f"approval {approval_id}", denied)
 
     async def wait_resolved(self, approval_id: int) -> wire.ApprovalView:
-        """The approval once it is deployed, failed or denied. The work outlives whoever waits for it.
+        """See `Deployer.wait_resolved`."""
+        return await self.deployer.wait_resolved(approval_id)
 
-        Raises `Unavailable` when the work ended without either: the store could not be written.
-        """
-        changed = self._approval_change(approval_id)
-        work = self._carrying.get(approval_id)
-        try:
-            while (approval := await self.approvals.get(approval_id)).status not in _FINISHED:
-                if work is not None and work.done():
-                    raise Unavailable(
-                        f"approval {approval_id} could not be finished now; the log of hive-c0re says why, "
-                        "and its next start takes it up again"
-                    )
-                waited_for = {changed} if work is None else {changed, work}
-                await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
-            return approval
-        finally:
-            changed.cancel()
-
-    async def resume_unfinished(self) -> None:
-        """At start: go on with everything that was approved and not finished when the daemon ended."""
-        for approval in self._interrupted:
-            log.warning(
-                "approval %d (%s %s) was interrupted at %r; finishing it",
-                approval.id, approval.kind.value, approval.agent, approval.step or "the beginning",
-            )  # fmt: skip
-            self._begin(approval)
+    async def rollback(self, who: Principal, name: str, approval_id: int | None = None) -> wire.ApprovalAsked:
+        """Run again what an agent ran before: returns at once, as `approve`."""
+        authorize(who, Operation.ROLLBACK)
+        asked = self._requests.rollback(who, name, approval_id)
+        return await self._refusals_recorded(who, Operation.ROLLBACK, name[:64], asked)
 
     async def pending(self, who: Principal, *, resolved: int = 0) -> list[wire.ApprovalView]:
         """What waits or is under way, oldest first; then the last `resolved` others, newest first."""
         authorize(who, Operation.LIST_APPROVALS)
-        waiting = await self.approvals.pending()
-        under_way = await self.approvals.unfinished()
-        listed = sorted({a.id: a for a in (*waiting, *under_way)}.values(), key=lambda a: a.id)
-        if not resolved:
-            return listed
-        known = {approval.id for approval in listed}
-        others = [a for a in await self.approvals.all(resolved + len(known)) if a.id not in known]
-        return [*listed, *others[:resolved]]
+        return await self._requests.listed(resolved)
+
+    async def diff(
+        self, who: Principal, approval_id: int, base: wire.DiffBase
+    ) -> tuple[wire.DiffSummary, list[wire.FileDiff]]:
+        """What an approval's commit changes against `base`."""
+        authorize(who, Operation.DIFF)
+        return await self._proposals.diff(await self.approvals.get(approval_id), base)
+
+    async def history(self, who: Principal, name: str) -> wire.Deployments:
+        """The commits that an agent ran, newest first."""
+        authorize(who, Operation.HISTORY)
+        self.registry.require(name)
+        return wire.Deployments(deployments=await self._proposals.history(name))
+
+    async def build_log(self, who: Principal, approval_id: int) -> list[str]:
+        """What building an approval's commit printed so far; [] before that begins."""
+        authorize(who, Operation.BUILD_LOG)
+        await self.approvals.get(approval_id)
+        return self._builds.read_log(approval_id)
+
+    async def follow_build_log(self, who: Principal, approval_id: int) -> AsyncIterator[str]:
+        """Every line so far and every new one, until the approval is resolved."""
+        authorize(who, Operation.BUILD_LOG)
+        await self.approvals.get(approval_id)
+        live = self._builds.log_of(approval_id)
+        # Read after the log is there: whoever resolves the approval from now on ends it.
+        if (await self.approvals.get(approval_id)).status in FINISHED and not live.lines():
+            self._builds.end_log(approval_id)
+            for line in self._builds.read_log(approval_id):
+                yield line
+            return
+        async for line in live.follow():
+            yield line
 
     # --- lifecycle ----------------------------------------------------------
 
@@ -303,10 +315,12 @@ class Actions:
     async def update_all(self, who: Principal) -> wire.AgentList:
         """Rebuild every agent that was built from another revision; the manager first."""
         authorize(who, Operation.UPDATE_ALL)
-        stale = [view.name for view in self.roster.views() if view.needs_update]
-        for name in stale:
-            await self.rebuild(who, name)
-        return wire.AgentList(agents=[self.roster.view(name) for name in stale])
+        stale = self._updates.stale()
+        failures = await self._updates.rebuild(stale, who)
+        if failures:
+            told = "; ".join(f"{name}: {why}" for name, why in sorted(failures.items()))
+            raise HiveError(f"update_all: {len(failures)} of {len(stale)} could not be rebuilt: {told}")
+        return wire.AgentList(agents=[self.roster.view(name) for name in stale if self.registry.get(name)])
 
     async def destroy(self, who: Principal, name: str, purge: bool = False) -> wire.AgentDone:
         """Remove the container, keep the state as a tombstone; with `purge` remove that too."""
@@ -315,10 +329,11 @@ class Actions:
     async def purge(self, who: Principal, name: str) -> wire.AgentDone:
         """Remove an agent, or its tombstone, with everything it left."""
         authorize(who, Operation.DESTROY)
-        record = self.registry.require(name)
-        if not record.kept:
+        prepared = is_prepared(self.lifecycle.paths, self.registry, name)
+        if not prepared and not self.registry.require(name).kept:
             await self._destroy(who, name)
         left = await self._recorded(who, "purge", name, self.lifecycle.purge(name))
+        await self._proposals.end_orphans(await self.approvals.pending())
         note = f"not everything could be deleted: {'; '.join(left)}" if left else "nothing of it is left"
         return wire.AgentDone(agent=None, note=note)
 
@@ -351,6 +366,14 @@ class Actions:
         if question.asker == SYSTEM:
             await self._obey(who, question)
         return question
+
+    async def cancel_question(self, who: Principal, question_id: int) -> wire.QuestionView:
+        """Take a question back: an agent its own ones, the operator any."""
+        authorize(who, Operation.CANCEL_QUESTION)
+        cancelled = self.questions.cancel(question_id, who)
+        return await self._refusals_recorded(
+            who, Operation.CANCEL_QUESTION, f"question {question_id}", cancelled
+        )
 
     async def open_questions(self, who: Principal) -> list[wire.QuestionView]:
         authorize(who, Operation.LIST_QUESTIONS)
@@ -455,62 +478,8 @@ class Actions:
             raise NotAvailable("this hive runs without its dashboard; there is nothing to log in to")
         return self.login_desk
 
-    async def _request_spawn(self, who: Principal, name: str, note: str) -> wire.ApprovalAsked:
-        record = self.registry.get(check_agent_name(name))
-        if record is not None and not record.kept:
-            raise Conflict(f"agent {name} exists already; choose another name, or destroy it first")
-        approval, existing = await self.approvals.request(
-            ApprovalKind.SPAWN, name, who, note, revives=record is not None
-        )
-        return wire.ApprovalAsked(approval=approval, existing=existing)
-
-    async def _approve(self, who: Principal, approval_id: int, commit: str | None) -> wire.ApprovalView:
-        approval = await self.approvals.get(approval_id)
-        if commit is not None and commit != (approval.commit or ""):
-            raise Conflict(
-                f"approval {approval_id} is for commit {approval.commit or '(none)'}, not for the one "
-                "that was on screen; reload and look again"
-            )
-        return await self.approvals.approve(approval_id, who)
-
-    def _begin(self, approval: wire.ApprovalView) -> None:
-        work = self._work.start(self._carry_out(approval), name=f"approval-{approval.id}")
-        if work is not None:
-            self._carrying[approval.id] = work
-            work.add_done_callback(lambda _: self._carrying.pop(approval.id, None))
-
-    async def _carry_out(self, approval: wire.ApprovalView) -> None:
-        """Do what was approved; its outcome is in the approval, and told the manager."""
-        agent = approval.agent
-        try:
-            if approval.kind is not ApprovalKind.SPAWN:
-                raise NotAvailable(f"approvals of kind {approval.kind.value} cannot be carried out yet")
-            note = await self.lifecycle.spawn(approval)
-        except (HiveError, OSError) as error:
-            note = error.message if isinstance(error, HiveError) else str(error)
-            log.error("approval %d: spawning %s failed: %s", approval.id, agent, note)
-            resolved = await self.approvals.failed(approval.id, note)
-        except Exception:
-            log.exception("approval %d: spawning %s failed", approval.id, agent)
-            note = "something went wrong inside the daemon; its log has the details"
-            resolved = await self.approvals.failed(approval.id, note)
-        else:
-            resolved = await self.approvals.deployed(approval.id, note)
-            log.info("approval %d: %s is deployed%s", approval.id, agent, f" ({note})" if note else "")
-        ok = resolved.status is ApprovalStatus.DEPLOYED
-        await self._tell_manager(_resolved(resolved))
-        await self._tell_manager(Spawned(agent=agent, ok=ok, note=note or None))
-
-    def _approval_change(self, approval_id: int) -> asyncio.Future[None]:
-        changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def notice(view: wire.ApprovalView) -> None:
-            if view.id == approval_id and view.status in _FINISHED and not changed.done():
-                changed.set_result(None)
-
-        unsubscribe = self.approvals.subscribe(notice)
-        changed.add_done_callback(lambda _: unsubscribe())
-        return changed
+    async def _prepare_spawn(self, name: str) -> str:
+        return await self.lifecycle.prepare_spawn(check_agent_name(name))
 
     async def _manage(
         self, who: Principal, operation: Operation, name: str, work: Callable[[], Awaitable[str]]
@@ -624,17 +593,6 @@ class Actions:
             open_questions=len(self._open_questions),
             operator_unread=self.broker.unread(OPERATOR),
         )
-
-
-def _resolved(approval: wire.ApprovalView) -> ApprovalResolved:
-    return ApprovalResolved(
-        id=approval.id,
-        agent=approval.agent,
-        kind=approval.kind,
-        commit=approval.commit,
-        status=approval.status,
-        note=approval.outcome or None,
-    )
 
 
 def _plain(value: wire.Model) -> dict[str, Any]:

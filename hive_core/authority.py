@@ -23,6 +23,8 @@ class Operation(StrEnum):
     ASK_OPERATOR = "ask_operator"
     REMIND = "remind"
     REPORT = "report"
+    CANCEL_QUESTION = "cancel_question"
+    PREPARE_SPAWN = "prepare_spawn"
     REQUEST_SPAWN = "request_spawn"
     REQUEST_APPLY_COMMIT = "request_apply_commit"
     START = "start"
@@ -38,6 +40,10 @@ class Operation(StrEnum):
     LIST_APPROVALS = "list_approvals"
     APPROVE = "approve"
     DENY = "deny"
+    DIFF = "diff"
+    BUILD_LOG = "build_log"
+    ROLLBACK = "rollback"
+    HISTORY = "history"
     LIST_QUESTIONS = "list_questions"
     ANSWER = "answer"
     READ_INBOX = "read_inbox"
@@ -63,6 +69,8 @@ ALLOWED: dict[Operation, frozenset[Kind]] = {
     Operation.ASK_OPERATOR: _AGENTS,
     Operation.REMIND: _AGENTS,
     Operation.REPORT: _AGENTS,
+    Operation.CANCEL_QUESTION: _AGENTS | _OPERATOR,
+    Operation.PREPARE_SPAWN: _MANAGER,
     Operation.REQUEST_SPAWN: _LEADERS,
     Operation.REQUEST_APPLY_COMMIT: _MANAGER,
     Operation.START: _LEADERS,
@@ -78,6 +86,10 @@ ALLOWED: dict[Operation, frozenset[Kind]] = {
     Operation.LIST_APPROVALS: _OPERATOR,
     Operation.APPROVE: _OPERATOR,
     Operation.DENY: _OPERATOR,
+    Operation.DIFF: _OPERATOR,
+    Operation.BUILD_LOG: _OPERATOR,
+    Operation.ROLLBACK: _OPERATOR,
+    Operation.HISTORY: _OPERATOR,
     Operation.LIST_QUESTIONS: _OPERATOR,
     Operation.ANSWER: _OPERATOR,
     Operation.READ_INBOX: _OPERATOR,
@@ -100,6 +112,8 @@ OPERATION_OF: dict[type[wire.Request[Any]], Operation] = {
     wire.AskOperator: Operation.ASK_OPERATOR,
     wire.Remind: Operation.REMIND,
     wire.Report: Operation.REPORT,
+    wire.CancelQuestion: Operation.CANCEL_QUESTION,
+    wire.PrepareSpawn: Operation.PREPARE_SPAWN,
     wire.RequestSpawn: Operation.REQUEST_SPAWN,
     wire.RequestApplyCommit: Operation.REQUEST_APPLY_COMMIT,
     wire.Start: Operation.START,
@@ -116,6 +130,10 @@ OPERATION_OF: dict[type[wire.Request[Any]], Operation] = {
     wire.Pending: Operation.LIST_APPROVALS,
     wire.Approve: Operation.APPROVE,
     wire.Deny: Operation.DENY,
+    wire.Diff: Operation.DIFF,
+    wire.BuildLog: Operation.BUILD_LOG,
+    wire.Rollback: Operation.ROLLBACK,
+    wire.History: Operation.HISTORY,
     wire.Questions: Operation.LIST_QUESTIONS,
     wire.Answer: Operation.ANSWER,
     wire.Inbox: Operation.READ_INBOX,

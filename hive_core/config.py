@@ -128,6 +128,10 @@ class Settings(BaseSettings):
     start_parallel: Annotated[int, Field(ge=1, le=64)] = 4
     log_max_bytes: Bytes = 4 * 2**20  # of one agent's console log; one older file is kept
 
+    auto_update: bool = True  # at start, rebuild the agents that were built from another revision
+    build_timeout_seconds: Seconds = 1800.0
+    build_parallel: Annotated[int, Field(ge=1, le=16)] = 2  # builds at once, over all agents
+
     sends_per_minute: Annotated[int, Field(ge=1)] = 120
     send_burst: Annotated[int, Field(ge=1)] = 60
     inbox_depth: Annotated[int, Field(ge=1)] = 10_000

@@ -19,16 +19,22 @@ from typing import Any, Protocol
 from hive_core.actions import Actions, LoginDesk, Parts
 from hive_core.approvals import Approvals
 from hive_core.audit import Audit
+from hive_core.auto_update import AutoUpdate
 from hive_core.background import TaskSet
 from hive_core.broker import Broker, BrokerLimits
+from hive_core.builds import Builds
 from hive_core.clock import time_ms
 from hive_core.config import Settings
+from hive_core.config_repo import ConfigRepo
 from hive_core.containers.base import ContainerRuntime
 from hive_core.containers.local import LocalRuntime
+from hive_core.deploy import Deployer
 from hive_core.feed import Feed
 from hive_core.lifecycle import Lifecycle, read_api_key
+from hive_core.nix_module.risks import risk_flags
 from hive_core.plan import Planner
 from hive_core.principals import Principal
+from hive_core.proposals import Proposals
 from hive_core.questions import Questions
 from hive_core.registry import AgentRecord, Registry
 from hive_core.reminders import Reminders
@@ -135,11 +141,13 @@ class _Hive:
     store: Store
     registry: Registry
     broker: Broker
+    questions: Questions
     reminders: Reminders
     runtime: ContainerRuntime
     lifecycle: Lifecycle
     roster: Roster
     watch: Watch
+    updates: AutoUpdate
     actions: Actions
     web: Dashboard
     background: TaskSet
@@ -163,7 +171,7 @@ class _Hive:
         broker = Broker(store, registry, audit, _broker_limits(settings))
         await registry.load()
         await broker.open()
-        approvals = Approvals(store, audit, host)
+        approvals = Approvals(store, broker, audit, host)
         questions = Questions(store, broker, audit, host)
         reminders = Reminders(store, audit, host)
         feed = Feed()
@@ -176,7 +184,32 @@ class _Hive:
         sockets = AgentSockets(
             settings.paths, lambda name: _handler_of(late["actions"], name), owner=runtime.owner
         )
-        lifecycle = Lifecycle(settings, registry, broker, approvals, roster, runtime, sockets, plan)
+        config = ConfigRepo(settings.paths)
+        builds = Builds(
+            settings.paths,
+            runtime,
+            config,
+            feed,
+            parallel=settings.build_parallel,
+            timeout_seconds=settings.build_timeout_seconds,
+        )
+        lifecycle = Lifecycle(
+            settings, registry, broker, approvals, roster, runtime, sockets, plan, config, builds
+        )
+        watch = Watch(settings, registry, broker, audit, roster, lifecycle)
+        proposals = Proposals(settings.paths, registry, approvals, config, risk_flags)
+        deployer = Deployer(
+            settings.paths, registry, approvals, proposals, lifecycle, builds, watch.failed_to_start
+        )
+        updates = AutoUpdate(
+            registry,
+            broker,
+            audit,
+            roster,
+            lifecycle,
+            enabled=settings.auto_update,
+            parallel=settings.build_parallel,
+        )
         web: Dashboard | None = None
 
         def describe() -> dict[str, Any]:
@@ -206,12 +239,15 @@ class _Hive:
                 feed,
                 roster,
                 lifecycle,
+                proposals,
+                builds,
+                deployer,
+                updates,
                 settings.operator_pronouns,
                 describe,
             )
         )
         late["actions"] = actions
-        watch = Watch(settings, registry, broker, audit, roster, lifecycle)
         background = TaskSet("daemon")
         web = web_of(actions, settings, store)
         actions.login_desk = web
@@ -224,8 +260,8 @@ class _Hive:
         stack.push_async_callback(actions.close)
         stack.callback(feed.close)
         hive = cls(
-            settings, store, registry, broker, reminders, runtime, lifecycle, roster, watch, actions, web,
-            background,
+            settings, store, registry, broker, questions, reminders, runtime, lifecycle, roster, watch,
+            updates, actions, web, background,
         )  # fmt: skip
         stack.push_async_callback(hive.close_doors)
         return hive
@@ -238,11 +274,13 @@ class _Hive:
         await self.web.start()
         self.host = await open_host_socket(paths, host_handler(self.actions), self.settings.group)
         self.background.start(self.reminders.run(self.broker), name="reminders")
+        self.background.start(self.questions.run(), name="questions")
+        self.background.start(self.actions.questions.run(), name="questions")
         self.background.start(_hourly(self.broker.vacuum), name="vacuum")
         self.background.start(self.lifecycle.measure_tombstones(), name="tombstones")
         await self.lifecycle.make_sockets()
         await self._ensure_manager()
-        await self.actions.resume_unfinished()
+        self.actions.deployer.resume()
         self.background.start(self._restore_agents(), name="restore")
 
     async def close_doors(self) -> None:
@@ -267,20 +305,22 @@ class _Hive:
     async def _restore_agents(self) -> None:
         """Start what should run: a few at a time, the manager first, a failure of one is its own."""
         room = asyncio.Semaphore(self.settings.start_parallel)
-        unfinished = {approval.agent for approval in await self.actions.approvals.unfinished()}
 
         async def restore(record: AgentRecord) -> None:
+            # A switch that was interrupted is finished first: it starts what then runs.
+            await self.actions.deployer.settled(record.name)
             async with room:
                 try:
-                    await self.lifecycle.restore(record)
+                    await self.lifecycle.restore(record.name)
                 except (HiveError, OSError) as error:
                     log.error("%s could not be started: %s", record.name, error)
                     self.watch.failed_to_start(record.name)
                 except Exception:
                     log.exception("%s could not be started", record.name)
 
-        ours = [r for r in self.registry.live() if r.host == self.registry.host and r.name not in unfinished]
+        ours = [record for record in self.registry.live() if record.host == self.registry.host]
         await asyncio.gather(*(restore(record) for record in ours))
+        await self.updates.at_start()
 
 
 def _handler_of(actions: Actions, name: str) -> Handler:

@@ -30,6 +30,8 @@ class _Live:
     note: str = ""
     pid: int | None = None
     restarts: int = 0
+    commit: str | None = None
+    needs_update: bool = False
     report: HarnessReport = field(default_factory=HarnessReport)
     reporter: int | None = None  # the connection that reported last
     state_bytes: int | None = None
@@ -80,6 +82,19 @@ class Roster:
         if state is not AgentState.RUNNING:
             self._offline(live)
         self.publish(name)
+
+    def set_rebuilding(self, name: str) -> None:
+        """It is built again; its container is as it was until that has succeeded."""
+        live = self._of(name)
+        live.state, live.note, live.since_ms = AgentState.REBUILDING, "", time_ms()
+        self.publish(name)
+
+    def set_target(self, name: str, commit: str, *, needs_update: bool) -> None:
+        """Which configuration it runs, and whether that was built from another revision of hyperhive."""
+        live = self._of(name)
+        if (live.commit, live.needs_update) != (commit, needs_update):
+            live.commit, live.needs_update = commit, needs_update
+            self.changed(name)
 
     def set_restarts(self, name: str, restarts: int) -> None:
         self._of(name).restarts = restarts
@@ -169,6 +184,8 @@ class Roster:
             state=AgentState.TOMBSTONE if record.kept else live.state,
             since_ms=live.since_ms,
             isolation=self._isolation,
+            needs_update=live.needs_update,
+            commit=live.commit,
             pid=live.pid,
             restarts=live.restarts,
             unread=self._unread(record.name),

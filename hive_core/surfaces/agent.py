@@ -30,6 +30,11 @@ async def _ask_operator(call: Call, request: wire.AskOperator) -> Answer:
     return await call.actions.ask_operator(call.who, request)
 
 
+async def _cancel_question(call: Call, request: wire.CancelQuestion) -> Answer:
+    await call.actions.cancel_question(call.who, request.question_id)
+    return wire.Empty()
+
+
 async def _remind(call: Call, request: wire.Remind) -> Answer:
     return await call.actions.remind(call.who, request)
 
@@ -44,6 +49,7 @@ ROUTES: Routes = {
     wire.Ack: _ack,
     wire.Status: _status,
     wire.AskOperator: _ask_operator,
+    wire.CancelQuestion: _cancel_question,
     wire.Remind: _remind,
     wire.Report: _report,
 }

@@ -1,6 +1,7 @@
 """The host surface: the operator at the terminal (SPEC section 4)."""
 
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Sequence
 
 from hive_core.actions import RESOLVED_SHOWN, Actions
 from hive_core.principals import Principal
@@ -16,7 +17,7 @@ async def _spawn(call: Call, request: wire.Spawn) -> Answer:
 
 
 async def _request_spawn(call: Call, request: wire.RequestSpawn) -> Answer:
-    return await call.actions.request_spawn(call.who, request.name, request.note)
+    return await call.actions.request_spawn(call.who, request.name, request.note, request)
 
 
 async def _kill(call: Call, request: wire.Kill) -> Answer:
@@ -60,8 +61,48 @@ async def _approve(call: Call, request: wire.Approve) -> Answer:
 
 
 async def _deny(call: Call, request: wire.Deny) -> Answer:
-    denied = await call.actions.deny(call.who, request.approval_id, request.note)
+    denied = await call.actions.deny(call.who, request.approval_id, request.note, request.commit)
     return wire.ApprovalAsked(approval=denied)
+
+
+async def _diff(call: Call, request: wire.Diff) -> Answer:
+    summary, files = await call.actions.diff(call.who, request.approval_id, request.base)
+    return _items(files, summary)
+
+
+async def _items(items: Sequence[wire.Model], result: wire.Model) -> AsyncIterator[wire.Model]:
+    for item in items:
+        yield item
+    yield result
+
+
+async def _ending(lines: AsyncIterator[wire.Model]) -> AsyncIterator[wire.Model]:
+    """A followed log that ends, as its result has nothing more to say."""
+    async for line in lines:
+        yield line
+    yield wire.LogLines(lines=[])
+
+
+async def _build_log(call: Call, request: wire.BuildLog) -> Answer:
+    if request.follow:
+        await call.actions.build_log(call.who, request.approval_id)  # refused before anything streams
+        return _ending(_log_lines(call.actions.follow_build_log(call.who, request.approval_id)))
+    return wire.LogLines(lines=_fitting(await call.actions.build_log(call.who, request.approval_id)))
+
+
+async def _rollback(call: Call, request: wire.Rollback) -> Answer:
+    asked = await call.actions.rollback(call.who, request.name, request.approval_id)
+    resolved = await call.actions.wait_resolved(asked.approval.id)
+    return wire.ApprovalAsked(approval=resolved, existing=asked.existing)
+
+
+async def _history(call: Call, request: wire.History) -> Answer:
+    return await call.actions.history(call.who, request.name)
+
+
+async def _cancel_question(call: Call, request: wire.CancelQuestion) -> Answer:
+    await call.actions.cancel_question(call.who, request.question_id)
+    return wire.Empty()
 
 
 async def _questions(call: Call, request: wire.Questions) -> Answer:
@@ -110,6 +151,16 @@ async def _logout_all(call: Call, request: wire.LogoutAll) -> Answer:
     return await call.actions.logout_all(call.who)
 
 
+def _fitting(lines: list[str]) -> list[str]:
+    """As many of the last lines as fit one line on the wire."""
+    room = wire.BATCH_MAX_BYTES
+    for index in range(len(lines) - 1, -1, -1):
+        room -= len(json.dumps(lines[index])) + 1
+        if room < 0:
+            return [f"--- {index + 1} lines before these: follow the log to see them", *lines[index + 1 :]]
+    return lines
+
+
 def _newest(messages: list[wire.Message]) -> wire.MessageList:
     """As many of the newest as fit one line, oldest first."""
     return wire.MessageList(messages=wire.batch(reversed(messages))[::-1])
@@ -128,6 +179,11 @@ ROUTES: Routes = {
     wire.Pending: _pending,
     wire.Approve: _approve,
     wire.Deny: _deny,
+    wire.Diff: _diff,
+    wire.BuildLog: _build_log,
+    wire.Rollback: _rollback,
+    wire.History: _history,
+    wire.CancelQuestion: _cancel_question,
     wire.Questions: _questions,
     wire.Answer: _answer,
     wire.Send: _send,

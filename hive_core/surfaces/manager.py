@@ -9,8 +9,12 @@ from hive_shared.errors import Forbidden
 from hive_shared.server import Answer, Handler
 
 
+async def _prepare_spawn(call: Call, request: wire.PrepareSpawn) -> Answer:
+    return await call.actions.prepare_spawn(call.who, request.name)
+
+
 async def _request_spawn(call: Call, request: wire.RequestSpawn) -> Answer:
-    return await call.actions.request_spawn(call.who, request.name, request.note)
+    return await call.actions.request_spawn(call.who, request.name, request.note, request)
 
 
 async def _kill(call: Call, request: wire.Kill) -> Answer:
@@ -45,6 +49,7 @@ async def _logs(call: Call, request: wire.Logs) -> Answer:
 
 ROUTES: Routes = {
     **agent.ROUTES,
+    wire.PrepareSpawn: _prepare_spawn,
     wire.RequestSpawn: _request_spawn,
     wire.Kill: _kill,
     wire.Start: _start,

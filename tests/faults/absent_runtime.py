@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
 
-from hive_core.containers.base import Bind, Condition, ContainerSpec, ContainerStatus, StatusChange
+from hive_core.containers.base import Bind, Condition, ContainerSpec, ContainerStatus, StatusChange, System
 
 
 class AbsentRuntime:
@@ -17,6 +18,13 @@ class AbsentRuntime:
 
     def __init__(self) -> None:
         self._up: dict[str, bool] = {}
+
+    def revision(self) -> str:
+        return "one"
+
+    async def build(self, agent: str, tree: Path, log: Callable[[str], None]) -> System:
+        log(f"{agent}: nothing to build")
+        return {}
 
     async def create(self, spec: ContainerSpec) -> None:
         self._up.setdefault(spec.agent, False)

@@ -98,7 +98,7 @@ async def build(
     broker = Broker(store, registry, audit, limits, clock=clock, monotonic=clock.monotonic)
     await broker.open()
     questions = Questions(store, broker, audit, clock=clock)
-    approvals, reminders = Approvals(store, audit, clock=clock), Reminders(store, audit, clock=clock)
+    approvals, reminders = Approvals(store, broker, audit, clock=clock), Reminders(store, audit, clock=clock)
     parts = Parts(store, clock, audit, registry, broker, approvals, questions, reminders)
     broker.subscribe(parts.told.append)
     return parts

@@ -12,11 +12,17 @@ import httpx
 from hive_core.actions import Actions, Parts
 from hive_core.approvals import Approvals
 from hive_core.audit import Audit
+from hive_core.auto_update import AutoUpdate
 from hive_core.broker import Broker
+from hive_core.builds import Builds
 from hive_core.config import Settings
-from hive_core.containers.base import Bind, Condition, ContainerSpec, ContainerStatus, StatusChange
+from hive_core.config_repo import ConfigRepo
+from hive_core.containers.base import Bind, Condition, ContainerSpec, ContainerStatus, StatusChange, System
+from hive_core.deploy import Deployer
 from hive_core.feed import Feed
 from hive_core.lifecycle import Lifecycle
+from hive_core.nix_module.risks import risk_flags
+from hive_core.proposals import Proposals
 from hive_core.questions import Questions
 from hive_core.registry import AgentRecord, Registry
 from hive_core.reminders import Reminders
@@ -41,6 +47,13 @@ class NoContainers:
 
     def __init__(self) -> None:
         self._up: dict[str, bool] = {}
+
+    def revision(self) -> str:
+        return "one"
+
+    async def build(self, agent: str, tree: Path, log: Callable[[str], None]) -> System:
+        log(f"{agent}: nothing to build")
+        return {}
 
     async def create(self, spec: ContainerSpec) -> None:
         self._up.setdefault(spec.agent, False)
@@ -173,11 +186,16 @@ async def _build(tmp_path: Path, assets: Path, given: Mapping[str, Any]) -> WebH
     broker = Broker(store, registry, audit)
     await broker.open()
     roster = Roster(registry, feed, settings.paths, unread=broker.unread, isolation="not isolated")
-    approvals = Approvals(store, audit)
+    approvals = Approvals(store, broker, audit)
+    runtime, config, paths = NoContainers(), ConfigRepo(settings.paths), settings.paths
+    builds = Builds(paths, runtime, config, feed, parallel=2, timeout_seconds=60)
     lifecycle = Lifecycle(
-        settings, registry, broker, approvals, roster, NoContainers(), NoSockets(), _plan(tmp_path)
+        settings, registry, broker, approvals, roster, runtime, NoSockets(), _plan(tmp_path), config, builds
     )
     await lifecycle.prepare()
+    proposals = Proposals(paths, registry, approvals, config, risk_flags)
+    deployer = Deployer(paths, registry, approvals, proposals, lifecycle, builds, lambda name: None)
+    updates = AutoUpdate(registry, broker, audit, roster, lifecycle, enabled=False, parallel=1)
     parts = Parts(
         registry=registry,
         broker=broker,
@@ -188,6 +206,10 @@ async def _build(tmp_path: Path, assets: Path, given: Mapping[str, Any]) -> WebH
         feed=feed,
         roster=roster,
         lifecycle=lifecycle,
+        proposals=proposals,
+        builds=builds,
+        deployer=deployer,
+        updates=updates,
         operator_pronouns="they/them",
         describe=_describe,
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hive_core.approvals import PENDING_MAX
+from hive_core.approvals import PENDING_MAX, Proposal
 from hive_core.principals import Principal
 from hive_shared.errors import Conflict, NotFound, TooMany
 from hive_shared.wire import ApprovalKind, ApprovalStatus, ApprovalView
@@ -57,7 +57,7 @@ async def test_an_approval_goes_through_its_states_and_subscribers_hear_each(tmp
             ("deployed", ""),
         ]
         assert heard[-1].resolved_by == "operator (host socket)"
-        assert heard[-1].note == "runs"
+        assert (heard[-1].note, heard[-1].outcome) == ("for the docs", "runs")
     async with running(path) as parts:
         assert await parts.approvals.get(number) == heard[-1]
 
@@ -132,9 +132,9 @@ async def test_the_same_request_is_not_queued_twice(tmp_path: Path) -> None:
 async def test_requests_for_other_commits_are_other_requests(tmp_path: Path) -> None:
     async with running(tmp_path / "b.sqlite") as parts:
         kind = ApprovalKind.APPLY_COMMIT
-        one, _ = await parts.approvals.request(kind, "alice", MANAGER, commit="a" * 40)
-        two, _ = await parts.approvals.request(kind, "alice", MANAGER, commit="b" * 40)
-        same, existing = await parts.approvals.request(kind, "alice", MANAGER, commit="b" * 40)
+        one, _ = await parts.approvals.request(kind, "alice", MANAGER, proposal=Proposal("a" * 40))
+        two, _ = await parts.approvals.request(kind, "alice", MANAGER, proposal=Proposal("b" * 40))
+        same, existing = await parts.approvals.request(kind, "alice", MANAGER, proposal=Proposal("b" * 40))
         assert one.id != two.id == same.id
         assert existing
         assert two.commit == "b" * 40

@@ -84,7 +84,7 @@ async def test_a_spawn_is_requested_approved_and_denied(hive: WebHive, operator:
     approved = (await operator.post(f"/approve/{number}", data={"commit": ""})).json()
     assert approved["approval"]["status"] == "approved"
     denied = (await operator.post(f"/deny/{other['approval']['id']}", data={"note": "no"})).json()
-    assert (denied["approval"]["status"], denied["approval"]["note"]) == ("denied", "no")
+    assert (denied["approval"]["status"], denied["approval"]["outcome"]) == ("denied", "no")
     assert (await operator.post(f"/deny/{number}")).status_code == 409
     assert (await operator.post("/approve/9999")).status_code == 404
     await hive.actions.wait_resolved(number)
