@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hive_core.config import Settings
-from hive_core.containers.base import Bind, Condition, ContainerSpec, ContainerStatus, StatusChange
+from hive_core.containers.base import Bind, Condition, ContainerSpec, ContainerStatus, StatusChange, System
 from hive_core.containers.bubblewrap import (
     PATH_INSIDE,
     NoBubblewrap,
@@ -129,6 +129,13 @@ class LocalRuntime:
         return self._sandbox.user if self._sandbox else None
 
     # --- the interface ------------------------------------------------------
+
+    def revision(self) -> str:
+        return ""
+
+    async def build(self, agent: str, tree: Path, log: Callable[[str], None]) -> System:
+        """Until the local builder is connected: nothing is read of a configuration."""
+        return {}
 
     async def create(self, spec: ContainerSpec) -> None:
         box = self._boxes.get(spec.agent)
