@@ -26,6 +26,7 @@ from hive_agent.backends.base import (
     StreamLine,
     TurnResult,
 )
+from hive_agent.backends.rehearsal_edits import ConfigEditor, EditFailed
 from hive_agent.wake import Woken, read_wake_prompt
 from hive_shared.errors import HiveError
 from hive_shared.events import TurnStats
@@ -39,10 +40,16 @@ NOTES_SHOWN_CHARACTERS = 4000
 ABOUT = "I am a rehearsal, not a model: I follow a few plain commands."
 KNOWN = (
     "send NAME TEXT · tell NAME: TEXT · broadcast TEXT · reply TEXT · "
-    "ask the operator whether … (options: a, b) · remember TEXT · notes · "
+    "ask the operator whether … (options: a, b) (within N seconds) · cancel question N · remember TEXT · "
+    "notes · "
     "remind me in N seconds to … · wait N · recv · whoami · who is here"
 )
-KNOWN_TO_MANAGER = " · spawn NAME [because …] · start|kill|restart|update NAME · agents · logs NAME"
+KNOWN_TO_MANAGER = (
+    " · spawn NAME [from REF] [because …] · prepare NAME · submit NAME [because …] · "
+    "apply REF to NAME [because …] · set variable FOO=bar for NAME [because …] (edits agent.nix, commits "
+    "and submits) · draft variable FOO=bar for NAME (edits and commits) · break NAME [because …] (a commit "
+    "that cannot be built) · start|kill|restart|update NAME · agents · logs NAME"
+)
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 _SPLIT = re.compile(r"(?:\s*(?:\n|;|,?\s(?:and\s+)?then\s)\s*)+", re.IGNORECASE)
@@ -94,6 +101,8 @@ def _ask(match: re.Match[str]) -> Command:
     arguments: dict[str, Any] = {"question": _text(match)}
     if any(listed):
         arguments["options"] = [option for option in listed if option]
+    if match["number"] is not None:
+        arguments["ttl_seconds"] = _seconds(match)
     return Command("ask_operator", arguments)
 
 
@@ -105,7 +114,22 @@ def _of_name(verb: str) -> Callable[[re.Match[str]], Command]:
     return lambda match: Command(verb, {"name": match["name"].lower()})
 
 
+def _named(match: re.Match[str]) -> dict[str, Any]:
+    return {"name": match["name"].lower(), "note": match["note"] or ""}
+
+
+def _variable(match: re.Match[str]) -> dict[str, Any]:
+    return {"variable": match["variable"], "value": match["value"].strip()}
+
+
+def _apply(match: re.Match[str], ref: str) -> Command:
+    arguments = {"agent": match["name"].lower(), "commit_ref": ref, "note": match["note"] or ""}
+    return Command("request_apply_commit", arguments)
+
+
 _NAME = r"(?P<name>[\w-]+)"
+_BECAUSE = r"(?:\s+because\s+(?P<note>.+))?"
+_VARIABLE = r"(?P<variable>[A-Za-z_][A-Za-z0-9_]*)=(?P<value>.*?)"
 _TO = r"(?P<to>[a-zA-Z][\w-]*|\*)"
 _FORMS = (
     _form(
@@ -115,8 +139,13 @@ _FORMS = (
     _form(r"broadcast\s*:?\s+(?P<text>.+)", lambda m: Command("send", {"to": "*", "body": _text(m)})),
     _form(r"(?:reply|answer)\s*:?\s+(?P<text>.+)", lambda m: Command("reply", {"body": _text(m)})),
     _form(
-        r"ask\s+(?:the\s+)?operator\s*:?\s+(?P<text>.+?)(?:\s*\(options:\s*(?P<options>[^)]*)\))?",
+        r"ask\s+(?:the\s+)?operator\s*:?\s+(?P<text>.+?)(?:\s*\(options:\s*(?P<options>[^)]*)\))?"
+        rf"(?:\s*\(within\s+{_NUMBER}\))?",
         _ask,
+    ),
+    _form(
+        r"cancel\s+(?:the\s+)?question\s+(?P<number>\d{1,15})",
+        lambda m: Command("cancel_question", {"question_id": int(m["number"])}),
     ),
     _form(r"remember\s*:?\s+(?P<text>.+)", lambda m: Command("remember", {"text": _text(m)})),
     _form(r"(?:notes|show\s+(?:your\s+)?notes|what\s+do\s+you\s+remember\??)", lambda _: Command("notes")),
@@ -131,10 +160,24 @@ _FORMS = (
     _form(r"say\s*:?\s+(?P<text>.+)", lambda m: Command("say", {"text": _text(m)})),
     _form(r"fail", lambda _: Command("fail")),
     _form(
-        rf"spawn\s+{_NAME}(?:\s+because\s+(?P<note>.+))?",
-        lambda m: Command("request_spawn", {"name": m["name"].lower(), "note": m["note"] or ""}),
+        rf"spawn\s+{_NAME}(?:\s+from\s+(?P<ref>\S+))?{_BECAUSE}",
+        lambda m: Command("request_spawn", _named(m) | ({"commit_ref": m["ref"]} if m["ref"] else {})),
         for_manager=True,
     ),
+    _form(rf"prepare\s+{_NAME}", _of_name("prepare_spawn"), for_manager=True),
+    _form(rf"submit\s+{_NAME}{_BECAUSE}", lambda m: _apply(m, "HEAD"), for_manager=True),
+    _form(rf"apply\s+(?P<ref>\S+)\s+to\s+{_NAME}{_BECAUSE}", lambda m: _apply(m, m["ref"]), for_manager=True),
+    _form(
+        rf"set\s+variable\s+{_VARIABLE}\s+for\s+{_NAME}{_BECAUSE}",
+        lambda m: Command("set", _named(m) | _variable(m)),
+        for_manager=True,
+    ),
+    _form(
+        rf"draft\s+variable\s+{_VARIABLE}\s+for\s+{_NAME}",
+        lambda m: Command("draft", {"name": m["name"].lower()} | _variable(m)),
+        for_manager=True,
+    ),
+    _form(rf"break\s+{_NAME}{_BECAUSE}", lambda m: Command("break", _named(m)), for_manager=True),
     _form(rf"start\s+{_NAME}", _of_name("start"), for_manager=True),
     _form(rf"(?:kill|stop)\s+{_NAME}", _of_name("kill"), for_manager=True),
     _form(rf"restart\s+{_NAME}", _of_name("restart"), for_manager=True),
@@ -142,7 +185,10 @@ _FORMS = (
     _form(r"(?:list\s+)?agents", lambda _: Command("agents"), for_manager=True),
     _form(rf"logs\s+(?:of\s+)?{_NAME}", _of_name("logs"), for_manager=True),
 )
-_TOLD_TO_ASKER = frozenset({"whoami", "notes", "agents", "logs"})  # whoever asks for these wants to see them
+# Whoever asks for these wants to see what came out.
+_TOLD_TO_ASKER = frozenset(
+    {"whoami", "notes", "agents", "logs", "prepare_spawn", "request_apply_commit", "cancel_question"}
+)
 
 
 def read_command(text: str, role: str) -> Command | None:
@@ -358,10 +404,32 @@ class _Play:
                 await self._tell(tools, woken, self._notes(), failed=False)
             case "fail":
                 raise Failed("told to fail")
+            case "set" | "draft" | "break":
+                await self._edit(tools, command, woken)
             case verb:
-                text, failed = await self._call(tools, verb, command.arguments)
-                if failed or verb in _TOLD_TO_ASKER:
-                    await self._tell(tools, woken, text, failed=failed)
+                await self._use(tools, verb, command.arguments, woken)
+
+    async def _use(self, tools: Tools, tool: str, arguments: dict[str, Any], woken: Woken) -> None:
+        text, failed = await self._call(tools, tool, arguments)
+        if failed or tool in _TOLD_TO_ASKER:
+            await self._tell(tools, woken, text, failed=failed)
+
+    async def _edit(self, tools: Tools, command: Command, woken: Woken) -> None:
+        """Change an agent's configuration as a manager would, and submit it unless it is a draft."""
+        name = command.arguments["name"]
+        editing = ConfigEditor(self._config.paths.agents / name / "config", self._config.environment)
+        try:
+            if command.verb == "break":
+                done = await editing.break_it()
+            else:
+                done = await editing.set_variable(command.arguments["variable"], command.arguments["value"])
+        except EditFailed as error:
+            await self._tell(tools, woken, str(error), failed=True)
+            return
+        self.say(done)
+        if command.verb != "draft":
+            submitted = {"agent": name, "commit_ref": "HEAD", "note": command.arguments["note"]}
+            await self._use(tools, "request_apply_commit", submitted, woken)
 
     async def _tell(self, tools: Tools, woken: Woken, text: str, *, failed: bool) -> None:
         """Show a person what came out; for anybody else it stays on the live page."""
