@@ -1,8 +1,8 @@
 """SECURITY 6, on the harness's side: a repository that names programs, and a harness that packs its commit.
 
 Whoever wrote /agents/alice/config wrote its configuration, hooks and attributes too. Each attack is shown to
-be a real one twice: plain git in that repository runs the program; and where the harness uses the very command
-that is attacked, so does the harness when its guard (the view of the repository) is taken away.
+be a real one twice: plain git in that repository runs the program; and where the harness uses the very
+command that is attacked, so does the harness when its guard (the view of the repository) is taken away.
 """
 
 import contextlib
