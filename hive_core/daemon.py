@@ -275,7 +275,6 @@ class _Hive:
         self.host = await open_host_socket(paths, host_handler(self.actions), self.settings.group)
         self.background.start(self.reminders.run(self.broker), name="reminders")
         self.background.start(self.questions.run(), name="questions")
-        self.background.start(self.actions.questions.run(), name="questions")
         self.background.start(_hourly(self.broker.vacuum), name="vacuum")
         self.background.start(self.lifecycle.measure_tombstones(), name="tombstones")
         await self.lifecycle.make_sockets()
