@@ -39,7 +39,7 @@ export function row({ approval, seen }) {
     { class: `card approval ${waits ? "waits" : failed ? "tone-bad" : "tone-busy"}` },
     h("div", { class: "line" }, title(approval)),
     asked(approval),
-    approval.note && h("p", { class: "body words said", "data-key": "note" }, approval.note),
+    approval.note && h("p", { class: "body words reason", "data-key": "note" }, approval.note),
     approval.commit && message(approval),
     waits && flags(approval),
     waits && approval.commit && reviewPlace(approval),
@@ -271,7 +271,7 @@ export function resolvedRow(approval) {
       approval.commit && approval.status !== "denied" && logButton(approval),
     ),
     approval.message && h("p", { class: "meta words", "data-key": "message" }, headline(approval.message)),
-    approval.note && h("p", { class: "meta words said", "data-key": "note" }, approval.note),
+    approval.note && h("p", { class: "meta words reason", "data-key": "note" }, approval.note),
     approval.outcome && h("p", { class: "body words", "data-key": "outcome" }, approval.outcome),
   );
 }

@@ -2,6 +2,7 @@
 """The stand-in hive on a busy day, to look at: `python -m tests.browser.demo_hive [port]`, then log in with
 the address it prints. Also what the front end's tests use where they need much and varied data."""
 
+import hashlib
 import sys
 from typing import Any
 
@@ -11,6 +12,8 @@ from tests.browser.mock_hive import (
     MockHive,
     agent_view,
     approval,
+    deployment,
+    file_diff,
     harness_state,
     hive_status,
     message,
@@ -35,6 +38,68 @@ TEST_RUN = "\n".join(
 )
 
 
+SHA = [hashlib.sha1(bytes([n]), usedforsecurity=False).hexdigest() for n in range(16)]
+
+AGENT_NIX = """@@ -1,9 +1,14 @@ { pkgs, ... }:
+ { pkgs, ... }:
+ {
+-  environment.systemPackages = [ pkgs.git pkgs.jq ];
++  environment.systemPackages = [ pkgs.git pkgs.jq pkgs.ripgrep ];
++
++  hyperhive.extraMcpServers.forge = {
++    command = "${pkgs.forge-mcp}/bin/forge-mcp";
++    args = [ "--read-only" ];
++  };
++
+   hyperhive.model = "opus";
+-  environment.variables.TZ = "UTC";
++  environment.variables = { TZ = "Europe/Berlin"; EDITOR = "true"; };
+ }
+@@ -30,4 +35,5 @@
+   programs.git.enable = true;
++  systemd.services.watch.serviceConfig.BindPaths = [ "/srv/releases" ];
+   # keep this last
+\\ No newline at end of file"""
+
+BUILD = [
+    "\x1b[2m09:12:40\x1b[0m exporting 9f2c1e7ab04d",
+    "\x1b[2m09:12:40\x1b[0m agent.nix: 41 settings",
+    *(f"building '/nix/store/{n:02}k3…-python3.12-part-{n}.drv'" for n in range(1, 22)),
+    "\x1b[32mwriting the system file\x1b[0m",
+]
+
+FLAGS = [
+    {"path": "agent.nix", "line": 7, "rule": "mcp-server", "text": "Starts another MCP server, which the agent can use without asking."},
+    {"path": "agent.nix", "line": 36, "rule": "bind-mount", "text": "Binds /srv/releases of the host into the container."},
+    {"path": "modules/tools/python.nix", "line": 3, "rule": "fetch", "text": "builtins.fetchTarball without a hash: what it gets may be another thing tomorrow."},
+]  # fmt: skip
+
+COMMIT_MESSAGE = """agent: ripgrep, the forge's MCP server, and the releases directory
+
+alice reads issues for her notes. The server is read-only; its source was
+read by carol. /srv/releases is where the tarballs are."""
+
+
+def proposal(hive: MockHive) -> None:
+    """A change that waits, with everything that a card can show."""
+    more = {"flags": FLAGS, "bases": {"running": SHA[3], "approved": SHA[3], "proposed": SHA[7]}}
+    hive.approvals.insert(0, approval(
+        13, "alice", kind="apply_commit", commit=SHA[9], commit_ref="main", message=COMMIT_MESSAGE,
+        author="hm1nd <hm1nd@hive.invalid>", authored_at_ms=now_ms() - 9 * MINUTE_MS, requested_at_ms=now_ms() - 4 * MINUTE_MS,
+        note="alice asked for it; I checked the package's origin and that nothing is opened to the network.", **more,
+    ))  # fmt: skip
+    big = "@@ -0,0 +1,400 @@\n" + "\n".join(f"+  setting{n} = {n};" for n in range(400))
+    hive.diffs[13, "running"] = [
+        file_diff("agent.nix", AGENT_NIX),
+        file_diff("modules/tools/python.nix", "@@ -0,0 +1,3 @@\n+{ pkgs, ... }:\n+# the interpreter that the tests want\n+let x = builtins.fetchTarball \"https://example.org/x.tar.gz\"; in { }", "added"),
+        file_diff("modules/generated.nix", big, "added", truncated=True),
+        file_diff("scripts/old.sh", "@@ -1,2 +0,0 @@\n-#!/bin/sh\n-exec true", "deleted"),
+        file_diff("scripts/run.sh", "", "modified", mode="100644 → 100755"),
+    ]  # fmt: skip
+    hive.diffs[13, "approved"] = hive.diffs[13, "running"]
+    hive.diffs[13, "proposed"] = hive.diffs[13, "running"][:1]
+
+
 def busy_hive() -> MockHive:
     hive = MockHive()
     ago = now_ms() - 42 * MINUTE_MS
@@ -42,7 +107,7 @@ def busy_hive() -> MockHive:
     report = {"since_ms": now_ms() - 73_000, "backend": "claude", "model": "sonnet"}
     for view in (
         agent_view("hm1nd", since_ms=ago, report=report | {"badge": "thinking"}, unread=2),
-        agent_view("alice", since_ms=ago, report=report | {"badge": "idle", "model": "opus"}),
+        agent_view("alice", since_ms=ago, commit=SHA[3], report=report | {"badge": "idle", "model": "opus"}),
         agent_view("bob", port=8431, since_ms=ago, needs_update=True, report=report | {"badge": "needs_login"}),
         agent_view("carol", port=8712, since_ms=ago, unread=3, report=report | {"badge": "rate_limited", "note": "5-hour limit"}),
         agent_view("dave", port=8333, state="rebuilding"),
@@ -57,14 +122,24 @@ def busy_hive() -> MockHive:
     ]  # fmt: skip
     hive.questions = [
         question(3, "hm1nd", "Which release should alice's notes cover?", ["0.1.0 only", "0.1.0 and the betas", "everything since the fork"]),
-        question(4, "carol", "May I delete /shared/scratch? It holds 2.1 GiB of build output that nobody read for a week.", ["yes", "no", "keep the logs"], multi=True),
+        question(4, "carol", "May I delete /shared/scratch? It holds 2.1 GiB of build output that nobody read for a week.", ["yes", "no", "keep the logs"], multi=True, expires_at_ms=now_ms() + 47 * MINUTE_MS),
     ]  # fmt: skip
     hive.approvals = [
         approval(12, "grace", note="A reviewer for alice's patches; small and short-lived."),
-        approval(11, "dave", "building", kind="apply_commit", commit="9f2c1e7ab04d5566778899aabbccddeeff001122", step="building: 14 of 21 derivations", note="adds ripgrep and jq"),
+        approval(11, "dave", "building", kind="apply_commit", commit=SHA[8], step="build", note="adds ripgrep and jq", message="agent: ripgrep and jq", author="hm1nd <hm1nd@hive.invalid>"),
         approval(10, "carol", "deployed", resolved_by="operator (session ab12)", resolved_at_ms=ago),
-        approval(9, "eve", "denied", resolved_by="operator (session ab12)", resolved_at_ms=ago - MINUTE_MS, note="one reviewer is enough"),
-        approval(8, "frank", "failed", resolved_by="operator (session ab12)", resolved_at_ms=ago - 2 * MINUTE_MS, note="container did not start: no space left on device"),
+        approval(9, "eve", "denied", resolved_by="operator (session ab12)", resolved_at_ms=ago - MINUTE_MS, note="A second reviewer.", outcome="one reviewer is enough"),
+        approval(8, "frank", "failed", kind="apply_commit", commit=SHA[6], message="agent: more memory", resolved_by="operator (session ab12)", resolved_at_ms=ago - 2 * MINUTE_MS, outcome="the build failed: agent.nix:12: memoryMax takes a size such as \"2G\", not a list"),
+    ]  # fmt: skip
+    proposal(hive)
+    hive.build_logs = {
+        11: list(BUILD),
+        8: [*BUILD[:6], "\x1b[31merror:\x1b[0m agent.nix:12: memoryMax takes a size"],
+    }
+    hive.deployments["alice"] = [
+        deployment(5, SHA[3], "agent: opus, and git", running=True, approved_by="operator (session ab12)", deployed_at_ms=ago),
+        deployment(4, SHA[2], "agent: a reviewer's tools", approved_by="operator (session ab12)", deployed_at_ms=ago - 26 * 3600_000),
+        deployment(2, SHA[1], "first configuration", approved_by="operator", deployed_at_ms=ago - 50 * 3600_000),
     ]  # fmt: skip
     hive.messages = _messages()
     hive.logs = {name: LOG.splitlines() for name in hive.agents}
