@@ -1,20 +1,21 @@
 """The one place that runs programs and waits for them: argument lists, limits, and errors that say all.
 
 Long-running containers are started by their runtime; everything else that core runs goes through
-`run`, `attempt` or `capture`, with an environment that is given and never inherited.
+`run`, `attempt`, `capture` or `printing`, with an environment that is given and never inherited.
 """
 
 import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hive_shared.errors import HiveError
 
 OUTPUT_MAX_BYTES = 1024 * 1024
+LINE_MAX_BYTES = 8192  # longer ones are cut into several
 SHOWN_LINES = 12
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/run/current-system/sw/bin"
 
@@ -136,6 +137,63 @@ async def attempt(
     return Finished(command, code, output)
 
 
+class Printing:
+    """A program that runs, and what it prints, standard error included."""
+
+    def __init__(self, command: Sequence[str], process: asyncio.subprocess.Process) -> None:
+        self._command = command
+        self._process = process
+
+    async def lines(self) -> AsyncIterator[str]:
+        """Each line as it comes, until the program closes its output; who reads slowly makes it wait."""
+        partial = b""
+        while self._process.stdout is not None and (chunk := await self._process.stdout.read(64 * 1024)):
+            *whole, partial = (partial + chunk).split(b"\n")
+            whole += _pieces(partial)[:-1]
+            partial = _pieces(partial)[-1]
+            for line in whole:
+                for piece in _pieces(line):
+                    yield piece.decode("utf-8", "replace")
+        if partial:
+            yield partial.decode("utf-8", "replace")
+
+    async def succeeded(self, last: Sequence[str]) -> None:
+        """Wait for its end; raises `CommandFailed`, with the last lines it printed, if it failed."""
+        code = await self._process.wait()
+        if code != 0:
+            shown = _tail("\n".join(last))
+            raise CommandFailed(f"{_shown(self._command)} failed with exit code {code}: {shown}")
+
+
+@contextlib.asynccontextmanager
+async def printing(
+    command: Sequence[str],
+    *,
+    environment: Mapping[str, str] | None = None,
+    directory: Path | None = None,
+) -> AsyncIterator[Printing]:
+    """Run `command` while the context lasts; at its end, the whole process group is killed.
+
+    Raises `CommandFailed` if it cannot be run at all.
+    """
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env=_environment(environment),
+            cwd=directory,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise CommandFailed(f"{command[0]}: cannot be run: {error.strerror}") from None
+    try:
+        yield Printing(command, process)
+    finally:
+        await _end(process)
+
+
 async def capture(
     command: Sequence[str],
     *,
@@ -178,6 +236,10 @@ async def capture(
     if code in _CANNOT_RUN and not output:
         raise CommandFailed(f"{command[0]}: cannot be run: {_tail(errors)}")
     return Captured(command, code, output, errors, cut)
+
+
+def _pieces(line: bytes) -> list[bytes]:
+    return [line[start : start + LINE_MAX_BYTES] for start in range(0, max(1, len(line)), LINE_MAX_BYTES)]
 
 
 def _environment(given: Mapping[str, str] | None) -> dict[str, str]:
