@@ -75,19 +75,17 @@ async def run_git(
     given: bytes = b"",
     sink: Callable[[bytes], None] | None = None,
 ) -> Finished:
-    """Run git on `git_dir` with `given` on its standard input; a failing exit code is a result.
+    """Run git on `git_dir` with `given` (a few lines) as its standard input; a failing exit code is a result.
 
     `sink` takes the output chunk by chunk, and ends git by raising; without one the first megabyte is
     kept. Raises `NotAvailable` without git, and `TimedOut` after a minute.
     """
-    process = await _start([*_OPTIONS, *arguments], _environment(git_dir, work_tree))
+    process = await _start([*_OPTIONS, *arguments], _environment(git_dir, work_tree), given)
     output = bytearray()
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
-            _, _, errors = await asyncio.gather(
-                _write(process.stdin, given),
-                _each_chunk(process.stdout, sink or _keeper(output)),
-                _tail(process.stderr),
+            _, errors = await asyncio.gather(
+                _each_chunk(process.stdout, sink or _keeper(output)), _tail(process.stderr)
             )
             code = await process.wait()
     except TimeoutError:
@@ -104,12 +102,19 @@ def _environment(git_dir: Path, work_tree: Path | None) -> dict[str, str]:
     return {**_ENVIRONMENT, **places}
 
 
-async def _start(arguments: Sequence[str], environment: dict[str, str]) -> asyncio.subprocess.Process:
+async def _start(
+    arguments: Sequence[str], environment: dict[str, str], given: bytes
+) -> asyncio.subprocess.Process:
+    # Written before git starts, into the pipe's own buffer: nobody has to wait for git to read it.
+    reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     try:
+        os.write(writing, given)
+        os.close(writing)
+        os.set_blocking(reading, True)
         return await asyncio.create_subprocess_exec(
             "git",
             *arguments,
-            stdin=asyncio.subprocess.PIPE,
+            stdin=reading,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env=environment,
@@ -118,6 +123,8 @@ async def _start(arguments: Sequence[str], environment: dict[str, str]) -> async
         )
     except FileNotFoundError:
         raise NotAvailable("git is not installed where this agent runs") from None
+    finally:
+        os.close(reading)
 
 
 def _keeper(output: bytearray) -> Callable[[bytes], None]:
@@ -125,15 +132,6 @@ def _keeper(output: bytearray) -> Callable[[bytes], None]:
         output.extend(chunk[: OUTPUT_MAX_BYTES - len(output)])
 
     return keep
-
-
-async def _write(stream: asyncio.StreamWriter | None, data: bytes) -> None:
-    if stream is None:
-        return
-    with contextlib.suppress(ConnectionError):  # it has seen enough
-        stream.write(data)
-        await stream.drain()
-    stream.close()
 
 
 async def _each_chunk(stream: asyncio.StreamReader | None, take: Callable[[bytes], None]) -> None:
