@@ -61,7 +61,7 @@ class _Text:
         cost = len(json.dumps(text))  # what it takes on the wire at most
         if cost > self.room:
             self.truncated = True
-            text = text[: self.room // 6] + "\n"  # a character becomes six at most
+            text = text[: self.room // 12] + "\n"  # a character becomes twelve at most
             cost = self.room
         self.room -= cost
         self.lines.append(text)
