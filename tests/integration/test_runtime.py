@@ -109,7 +109,7 @@ async def test_what_a_spawn_makes_has_the_right_modes(hive: Hive) -> None:
 async def test_a_denied_spawn_makes_nothing_and_says_why_to_the_manager(hive: Hive) -> None:
     asked = await hive.call(wire.RequestSpawn(name="denied"))
     denied = await hive.call(wire.Deny(approval_id=asked.approval.id, note="not now"))
-    assert (denied.approval.status, denied.approval.note) == (ApprovalStatus.DENIED, "not now")
+    assert (denied.approval.status, denied.approval.outcome) == (ApprovalStatus.DENIED, "not now")
     assert not hive.paths.agent_dir("denied").exists()
     assert [fact["note"] for fact in await facts(hive, "approval_resolved", "denied")] == ["not now"]
     with pytest.raises(Conflict):
@@ -262,12 +262,12 @@ async def test_a_revival_whose_state_is_gone_fails_with_a_note(hive: Hive) -> No
     asked = await hive.call(wire.RequestSpawn(name="lost"))
     hive.paths.agent_dir("lost").rename(hive.root / "moved away")
     done = await hive.call(wire.Approve(approval_id=asked.approval.id))
-    assert (done.approval.status, done.approval.note) == (ApprovalStatus.FAILED, "agent state dir missing")
-
-    async def told() -> bool:
-        return [fact["ok"] for fact in await facts(hive, "spawned", "lost")] == [True, False]
-
-    await eventually(told, "the manager is told that it failed")
+    assert (done.approval.status, done.approval.outcome) == (ApprovalStatus.FAILED, "agent state dir missing")
+    resolved = await facts(hive, "approval_resolved", "lost")
+    assert [(fact["status"], fact.get("note")) for fact in resolved] == [
+        ("deployed", None),
+        ("failed", "agent state dir missing"),
+    ]
     assert await hive.agent("lost") is None
 
 

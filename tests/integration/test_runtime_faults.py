@@ -16,7 +16,17 @@ from tests.integration.test_runtime import QUICK, is_in
 from tests.integration.test_runtime_local import none_left, processes_with
 from tests.support.hive import Hive, eventually, running_hive
 
-STEPS = ["port", "directories", "repositories", "registration", "socket", "container", "start"]
+STEPS = [
+    "port",
+    "directories",
+    "repositories",
+    "build",
+    "switch",
+    "registration",
+    "socket",
+    "container",
+    "start",
+]
 
 # Python runs it at its start: the daemon dies, as by SIGKILL, when a spawn comes to a step, or just after it.
 SITE = """
@@ -26,8 +36,8 @@ if step and "hive_core.cli" in sys.orig_argv:
     import signal
     from hive_core.approvals import Approvals
     real = Approvals.set_building
-    async def dying(self, number, what):
-        view = await real(self, number, what)
+    async def dying(self, number, what, **more):
+        view = await real(self, number, what, **more)
         if what == step:
             os.kill(os.getpid(), signal.SIGKILL)
         return view
@@ -67,7 +77,7 @@ async def test_a_spawn_interrupted_at_any_step_is_finished_by_the_next_start(
             return done[0] if done else None
 
         approval = await eventually(resolved, "the approval is resolved")
-        assert approval.status is ApprovalStatus.DEPLOYED, approval.note
+        assert approval.status is ApprovalStatus.DEPLOYED, approval.outcome
         await eventually(lambda: again.is_idle("alice"), "alice is idle")
         assert "was interrupted at" in again.log()
         assert len([m for m in await facts(again) if m["event"] == "spawned"]) == 1
