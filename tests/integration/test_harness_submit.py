@@ -1,10 +1,12 @@
 """What the harness makes of a ref in a proposed repository: a pack for core, or why there is none."""
 
+import asyncio
 import os
 import shutil
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from hive_agent.submit import Submissions
 from hive_shared.errors import BadRequest, Conflict, HiveError, InvalidName, NotFound, TimedOut
@@ -287,3 +289,14 @@ def test_leftovers_of_a_killed_harness_are_removed_and_nothing_else(
     assert sorted(entry.name for entry in paths.run.iterdir()) == ["mcp.sock", "submit-me.pack"]
     assert (repository / ".git" / "objects").is_dir()
     assert (repository / ".git" / "HEAD").exists()
+
+
+def test_it_works_on_the_event_loop_that_the_harness_has(paths: ContainerPaths, repository: Path) -> None:
+    sha = commit(repository, agent_nix="{ }")
+
+    async def submit() -> str:
+        async with Submissions(paths).packed("alice", "HEAD") as packed:
+            return packed.commit
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert [runner.run(submit()) for _ in range(5)] == [sha] * 5
