@@ -59,7 +59,7 @@ def summary(**fields: Any) -> wire.DiffSummary:
 
 @dataclass
 class Terminal:
-    """A program on a pseudo-terminal; `seen` is all it has written there, `passed` how much was waited for."""
+    """A program on a pseudo-terminal; `seen` is all it wrote there, `passed` how much was waited for."""
 
     process: subprocess.Popen[bytes]
     screen: int
