@@ -112,8 +112,8 @@ function flags({ id, flags }) {
         h(
           "li",
           null,
-          h("code", { class: "words path" }, `${neutraliseCode(flag.path)}:${flag.line}`),
-          " ",
+          flag.path && h("code", { class: "words path" }, neutraliseCode(flag.path), flag.line > 0 && `:${flag.line}`),
+          flag.path && " ",
           h("span", { class: "words" }, flag.text),
           " ",
           h("span", { class: "chip rule" }, flag.rule),
@@ -187,6 +187,12 @@ function approve(approval) {
   );
 }
 
+const STEPS = new Map([
+  ["build", "building its system"],
+  ["switch", "switching to it"],
+  ["back", "going back to what ran before"],
+]);
+
 /** @param {ApprovalView} approval */
 function progress(approval) {
   return h(
@@ -198,9 +204,9 @@ function progress(approval) {
       h("span", { class: "glyph spin", "aria-hidden": "true" }, "◐"),
       ` ${approval.status}`,
     ),
-    approval.step && h("span", { class: "words" }, approval.step),
+    approval.step && h("span", { class: "words" }, STEPS.get(approval.step) ?? approval.step),
     h("span", { class: "spacer" }),
-    approval.commit && logButton(approval),
+    logButton(approval),
   );
 }
 
@@ -214,7 +220,7 @@ function failure(approval) {
       { class: "line" },
       h("span", { class: "pill tone-bad" }, "✗ failed"),
       h("span", { class: "spacer" }),
-      approval.commit && logButton(approval),
+      logButton(approval),
       h(
         "button",
         {
@@ -268,7 +274,7 @@ export function resolvedRow(approval) {
         ageOf(approval.resolved_at_ms ?? approval.requested_at_ms, " ago"),
       ),
       h("span", { class: "spacer" }),
-      approval.commit && approval.status !== "denied" && logButton(approval),
+      approval.status !== "denied" && logButton(approval),
     ),
     approval.message && h("p", { class: "meta words", "data-key": "message" }, headline(approval.message)),
     approval.note && h("p", { class: "meta words reason", "data-key": "note" }, approval.note),

@@ -59,7 +59,7 @@ function remembered(approvals) {
 
 /** @param {ApprovalView} approval */
 function showLog(approval) {
-  if (approval.commit) wantBuildLog(approval.id);
+  wantBuildLog(approval.id, approval.status === "failed");
   drawBuildLog(approval.id);
 }
 

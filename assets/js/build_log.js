@@ -91,8 +91,8 @@ export class BuildLog {
 const logs = new Map();
 /** @type {Set<number>} */
 const asking = new Set();
-/** Logs that were asked for whole once. @type {Set<number>} */
-const asked = new Set();
+/** Logs that were asked for whole, and whether the build had ended then. @type {Map<number, boolean>} */
+const asked = new Map();
 
 /** @param {number} id */
 function logOf(id) {
@@ -118,16 +118,22 @@ export function forgetBuildLogs() {
   asked.clear();
 }
 
-/** Asks for a log once; the feed keeps it current. @param {number} id */
-export function wantBuildLog(id) {
-  if (!asked.has(id)) void askFor(id);
+/**
+ * Asks for a log once; the feed keeps it current. Once it has ended, it is asked for again: of a very long one the
+ * feed tells only the beginning.
+ * @param {number} id @param {boolean} ended
+ */
+export function wantBuildLog(id, ended) {
+  const before = asked.get(id);
+  if (before !== undefined && (before || !ended)) return;
+  asked.set(id, ended);
+  void askFor(id);
 }
 
 /** @param {number} id */
 async function askFor(id) {
   if (asking.has(id)) return;
   asking.add(id);
-  asked.add(id);
   try {
     for (let tries = 0; tries < TRIES; tries += 1) {
       const { first = 0, lines } = await getJson(`/api/approvals/${id}/log`);

@@ -39,6 +39,17 @@ CALLS = [
         tool("1", "mcp__hyperhive__ask_operator", question="Go?", options=["yes", "no"]),
         "ask operator: Go?  [ yes | no ]",
     ),
+    (
+        tool("1", "mcp__hyperhive__ask_operator", question="Go?", ttl_seconds=5400),
+        "ask operator: Go?  closes in 1h 30m",
+    ),
+    (tool("1", "mcp__hyperhive__cancel_question", question_id=7), "cancel question #7"),
+    (tool("1", "mcp__hyperhive__prepare_spawn", name="zoe"), "prepare spawn zoe"),
+    (
+        tool("1", "mcp__hyperhive__request_spawn", name="zoe", commit_ref="main", note="tests"),
+        "request spawn zoe main  tests",
+    ),
+    (tool("1", "mcp__hyperhive__request_apply_commit", agent="bob"), "request apply commit bob HEAD"),
     (tool("1", "mcp__hyperhive__remind", body="tea", after_seconds=60), "remind in 60 s: tea"),
     (tool("1", "mcp__hyperhive__whoami"), "whoami"),
     (tool("1", "mcp__hyperhive__request_spawn", name="zoe", note="tests"), "request spawn zoe  tests"),

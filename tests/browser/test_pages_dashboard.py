@@ -57,10 +57,12 @@ def test_buttons_follow_the_state_and_give_way_to_a_pill_in_flight(hive: MockHiv
     opened(page)
     row = page.locator('#container-list [data-key="bob"]')
     names = lambda: [each.get_attribute("aria-label") for each in row.locator("button:visible").all()]  # noqa: E731
-    assert names() == ["Restart bob", "Stop bob", "Rebuild bob", "Logs of bob", "Destroy bob", "Purge bob"]
-    hive.publish("agent", agent_view("bob", state="rebuilding"))
-    expect(row).to_contain_text("rebuilding…")
-    assert names() == ["Logs of bob"]
+    reading = ["Logs of bob", "History of bob"]
+    assert names() == ["Restart bob", "Stop bob", "Rebuild bob", *reading, "Destroy bob", "Purge bob"]
+    for state in ("starting", "stopping", "rebuilding", "creating", "destroying"):
+        hive.publish("agent", agent_view("bob", state=state))
+        expect(row).to_contain_text(f"{state}…")
+        assert names() == reading
     hive.publish("agent", agent_view("bob", state="stopped"))
     expect(row.get_by_role("button", name="Start bob")).to_be_visible()
     manager = page.locator('#container-list [data-key="hm1nd"]')
@@ -100,7 +102,7 @@ def test_purge_needs_the_name_typed_out(hive: MockHive, page: Page) -> None:
     page.keyboard.type("b")
     page.keyboard.press("Enter")
     expect(page.locator("#toasts")).to_contain_text("bob is purged.")
-    assert hive.posts == [("/destroy/bob", {"confirm": "bob"}), ("/purge-tombstone/bob", {"confirm": "bob"})]
+    assert hive.posts == [("/purge/bob", {"confirm": "bob"})]
 
 
 def test_a_form_comes_back_after_success_refusal_and_silence(hive: MockHive, page: Page) -> None:
@@ -157,11 +159,10 @@ def test_spawn_is_requested_approved_and_followed_to_its_end(hive: MockHive, pag
     page.get_by_role("button", name="Request spawn").click()
     expect(page.get_by_label("new agent")).to_have_value("")
     assert hive.posts.pop() == ("/request-spawn", {"name": "alice", "note": "writes notes"})
-    hive.publish("approval", approval(1, "alice", commit="abc123def4567890"))
+    hive.publish("approval", approval(1, "alice"))
     page.get_by_role("button", name="Approve 1: alice").click()
     expect(page.locator("#toasts")).to_contain_text("Approved #1")
-    # What is approved is what was on screen.
-    assert hive.posts.pop() == ("/approve/1", {"commit": "abc123def4567890", "note": ""})
+    assert hive.posts.pop() == ("/approve/1", {"note": ""})
     hive.publish("approval", approval(1, "alice", "building", step="creating the container"))
     expect(page.locator("#approval-list")).to_contain_text("creating the container")
     hive.publish("approval", approval(1, "alice", "deployed", resolved_by="operator"))
@@ -196,6 +197,50 @@ def test_answers_join_choices_and_free_text(hive: MockHive, page: Page, multi: b
     ]
     hive.publish("question", question(3, "hm1nd", "Which?", answer="blue"))
     expect(page.locator("#question-list li")).to_have_count(0)
+
+
+def test_a_question_that_expires_counts_down_and_vanishes_live(hive: MockHive, page: Page) -> None:
+    hive.questions = [
+        question(3, "hm1nd", "Soon?", expires_at_ms=now_ms() + 3_600_000),
+        question(4, "bob", "Sooner?", expires_at_ms=now_ms() + 40_000),
+        question(5, "bob", "Whenever?"),
+    ]
+    opened(page)
+    cards = page.locator("#question-list > li")
+    expect(cards.nth(0)).to_contain_text(re.compile(r"closes in (1h 0m|59m \d+s)"))
+    expect(cards.nth(1)).to_contain_text(re.compile(r"closes in [1-4]?\ds"))
+    before = cards.nth(1).locator("time[data-until]").inner_text()
+    expect(cards.nth(1).locator("time[data-until]")).not_to_have_text(before)
+    expect(cards.nth(2)).not_to_contain_text("closes")
+    hive.publish("question", question(4, "bob", "Sooner?", closed="expired"))
+    expect(cards).to_have_count(2)
+    expect(page.locator("#toasts")).to_contain_text("Question 4 of bob has expired.")
+    hive.publish("question", question(5, "bob", "Whenever?", closed="cancelled"))
+    expect(cards).to_have_count(1)
+    expect(page.locator("#toasts")).to_contain_text("Question 5 of bob was taken back.")
+    expect(page).to_have_title("(1) hyperhive")
+
+
+def test_a_question_is_closed_without_an_answer(hive: MockHive, page: Page) -> None:
+    hive.questions = [question(3, "hm1nd", "Which?", ["red"])]
+    opened(page)
+    page.get_by_role("button", name="Cancel question 3").click()
+    expect(page.get_by_role("dialog")).to_contain_text("hm1nd is told that it was cancelled")
+    page.get_by_role("button", name="Close it").click()
+    expect(page.locator("#toasts")).to_contain_text("Question 3 is closed.")
+    assert hive.posts == [("/cancel-question/3", {})]
+
+
+def test_an_answer_that_comes_too_late_is_refused_and_the_card_goes(hive: MockHive, page: Page) -> None:
+    hive.questions = [question(3, "hm1nd", "Which?", ["red"])]
+    opened(page)
+    said = "question 3 has expired"
+    hive.refusals["/answer-question/3"] = (409, {"code": "conflict", "message": said})
+    hive.do(lambda: hive.questions.clear())
+    page.get_by_label("red").check()
+    page.get_by_role("button", name="Answer question 3").click()
+    expect(page.locator("#question-list > li")).to_have_count(0)
+    expect(page.locator("#toasts")).to_contain_text(said)
 
 
 def test_inbox_counts_what_is_new_since_the_last_look_and_answers_in_place(

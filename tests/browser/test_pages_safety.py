@@ -47,7 +47,7 @@ def test_markup_stays_text_on_the_dashboard(hive: MockHive, page: Page) -> None:
     expect(page.locator("#panel-log")).to_contain_text(MARKUP)
     expect(page.locator('#inbox-list [data-key="1"] .body')).to_have_text(MARKUP)
     expect(page.locator("#question-list .question-text")).to_have_text(MARKUP)
-    expect(page.locator("#approval-list .body")).to_have_text(MARKUP)
+    expect(page.locator("#approval-list .reason")).to_have_text(MARKUP)
     assert_harmless(page)
     assert page.locator("#panel-log img").count() == 0
 
@@ -69,12 +69,13 @@ def test_markup_stays_text_on_the_agent_page(hive: MockHive, page: Page) -> None
     )
     fields = dict.fromkeys(
         ("command", "description", "file_path", "old_string", "new_string", "content", "pattern", "path", "glob",
-         "to", "body", "question", "name", "note", "commit_ref", "agent", "wait_seconds", "after_seconds"), MARKUP
+         "to", "body", "question", "name", "note", "commit_ref", "agent", "wait_seconds", "after_seconds", "question_id",
+         "ttl_seconds"), MARKUP
     )  # fmt: skip
     names = [
         "Bash", "Read", "Edit", "Write", "Glob", "Grep", "mcp__hyperhive__send", "mcp__hyperhive__recv",
         "mcp__hyperhive__ask_operator", "mcp__hyperhive__remind", "mcp__hyperhive__request_spawn",
-        "mcp__hyperhive__request_apply_commit", MARKUP, "mcp__" + MARKUP + "__" + MARKUP,
+        "mcp__hyperhive__request_apply_commit", "mcp__hyperhive__prepare_spawn", "mcp__hyperhive__cancel_question", MARKUP, "mcp__" + MARKUP + "__" + MARKUP,
     ]  # fmt: skip
     todos = [{"content": MARKUP, "status": MARKUP}]
     lines: list[dict[str, Any]] = [tool("1", name, **fields, options=[MARKUP]) for name in names]
