@@ -1,12 +1,14 @@
 """What an agent's container is made from: command, binds, environment (SPEC sections 3 and 8)."""
 
+import json
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 from hive_core.config import Settings
 from hive_core.containers.base import Bind, ContainerRuntime, ContainerSpec
 from hive_core.containers.bubblewrap import python_binds
+from hive_core.containers.code import package, prompts
+from hive_core.containers.local_system import LocalSystem, read_system
 from hive_core.prepared import prepared_agents
 from hive_core.registry import AgentRecord, Registry
 from hive_shared.errors import HiveError
@@ -30,41 +32,46 @@ class Planner:
     def __call__(self, record: AgentRecord) -> ContainerSpec:
         """The description of an agent's container; raises `HiveError` if a part of it is missing."""
         isolated = self._runtime.isolated
+        system = read_system(self._paths, record.name)
+        backend = system.backend or self.backend
         return ContainerSpec(
             agent=record.name,
             container=container_name(record.name),
             # -P: what an agent puts into its working directory is no module of its harness.
             command=[sys.executable, "-P", "-m", "hive_agent", "serve"],
-            environment=self._inside(record) if isolated else self._outside(record),
-            binds=self._binds(record) if isolated else [],
+            environment=self._inside(record, system) if isolated else self._outside(record, system),
+            binds=self._binds(record, backend) if isolated else [],
             workdir=ContainerPaths().state if isolated else self._paths.state(record.name),
-            limits=self._settings.limits,
+            limits=system.limits.within(self._settings.limits),
+            system=system.as_system(),
         )
 
-    def _common(self, record: AgentRecord) -> dict[str, str]:
-        claude = self._claude()
+    def _common(self, record: AgentRecord, system: LocalSystem) -> dict[str, str]:
+        """The agent's own variables first: neither the operator's nor ours give way to them."""
+        backend = system.backend or self.backend
+        claude = self._claude(backend)
         variables = {
             "HIVE_AGENT": record.name,
             "HIVE_ROLE": record.role,
-            "HIVE_BACKEND": self.backend,
-            "HIVE_MODEL": self._settings.model,
+            "HIVE_BACKEND": backend,
+            "HIVE_MODEL": system.model or self._settings.model,
             "HIVE_OPERATOR_PRONOUNS": self._settings.operator_pronouns,
             "HIVE_ISOLATION": self._runtime.isolation,
             "PYTHONUNBUFFERED": "1",
         }
         if claude is not None:
             variables["HIVE_CLAUDE"] = str(claude)
-        return {**self._settings.agent_environment, **variables}
+        return {**system.environment, **self._settings.agent_environment, **variables, **_tools(system)}
 
-    def _inside(self, record: AgentRecord) -> dict[str, str]:
-        return {**self._common(record), "PYTHONPATH": str(CODE), "PYTHONDONTWRITEBYTECODE": "1"}
+    def _inside(self, record: AgentRecord, system: LocalSystem) -> dict[str, str]:
+        return {**self._common(record, system), "PYTHONPATH": str(CODE), "PYTHONDONTWRITEBYTECODE": "1"}
 
-    def _outside(self, record: AgentRecord) -> dict[str, str]:
+    def _outside(self, record: AgentRecord, system: LocalSystem) -> dict[str, str]:
         """Without isolation the harness is told where on the host its directories are."""
         paths = self._paths
         return {
-            **self._common(record),
-            "PYTHONPATH": str(_package("hive_agent").parent),
+            **self._common(record, system),
+            "PYTHONPATH": str(package("hive_agent").parent),
             "HOME": str(paths.state(record.name)),
             "HIVE_RUN_DIR": str(paths.run_dir(record.name)),
             "HIVE_CLAUDE_DIR": str(paths.claude(record.name)),
@@ -74,7 +81,7 @@ class Planner:
             "HIVE_APPLIED_DIR": str(paths.applied_root),
         }
 
-    def _binds(self, record: AgentRecord) -> list[Bind]:
+    def _binds(self, record: AgentRecord, backend: str) -> list[Bind]:
         paths, inside = self._paths, ContainerPaths()
         own = [
             Bind(paths.run_dir(record.name), inside.run, writable=True),
@@ -83,7 +90,7 @@ class Planner:
             Bind(paths.shared, inside.shared, writable=True),
         ]
         seen = self._of_the_manager() if record.name == MANAGER else []
-        return [*code_binds(), *python_binds(), *self._claude_binds(), *own, *seen]
+        return [*code_binds(), *python_binds(), *self._claude_binds(backend), *own, *seen]
 
     def _of_the_manager(self) -> list[Bind]:
         inside = ContainerPaths()
@@ -93,8 +100,8 @@ class Planner:
         binds = [bind for name in others for bind in agent_binds(self._paths, name)]
         return [applied, *(bind for bind in binds if bind.source.is_dir())]
 
-    def _claude(self) -> Path | None:
-        if self.backend != "claude":
+    def _claude(self, backend: str) -> Path | None:
+        if backend != "claude":
             return None
         found = self._settings.find_claude()
         if found is None:
@@ -104,8 +111,8 @@ class Planner:
             )
         return found
 
-    def _claude_binds(self) -> list[Bind]:
-        claude = self._claude()
+    def _claude_binds(self, backend: str) -> list[Bind]:
+        claude = self._claude(backend)
         if claude is None or claude.is_relative_to("/usr"):
             return []
         alone = _is_one_file(claude) or self._is_private(claude.parent)
@@ -129,20 +136,23 @@ def agent_binds(paths: HostPaths, name: str) -> list[Bind]:
 
 def code_binds() -> list[Bind]:
     """The harness and what it speaks, not the rest of the project: its directory may hold the hive."""
-    harness = _package("hive_agent")
-    prompts = [place for place in (harness / "prompts", harness.parent / "prompts") if place.is_dir()]
-    binds = [Bind(harness, CODE / "hive_agent"), Bind(_package("hive_shared"), CODE / "hive_shared")]
-    if prompts and prompts[0].parent != harness:
-        binds.append(Bind(prompts[0], CODE / "prompts"))
+    harness = package("hive_agent")
+    binds = [Bind(harness, CODE / "hive_agent"), Bind(package("hive_shared"), CODE / "hive_shared")]
+    shown = prompts()
+    if shown is not None and shown.parent != harness:
+        binds.append(Bind(shown, CODE / "prompts"))
     return binds
 
 
-def _package(name: str) -> Path:
-    """Where a package lies, without importing it: core never runs the harness's code."""
-    found = find_spec(name)
-    if found is None or not found.submodule_search_locations:
-        raise HiveError(f"the package {name} is not installed beside hive_core")
-    return Path(next(iter(found.submodule_search_locations))).resolve()
+def _tools(system: LocalSystem) -> dict[str, str]:
+    """What of the agent's tools its configuration says, as its harness reads it (`hive_agent/config.py`)."""
+    servers = {name: server.model_dump(mode="json") for name, server in system.extra_mcp_servers.items()}
+    values: dict[str, object] = {
+        "HIVE_EXTRA_MCP": servers or None,
+        "HIVE_ALLOWED_TOOLS": system.allowed_tools,
+        "HIVE_BASH_ALLOW": system.bash_allow,
+    }
+    return {name: json.dumps(value) for name, value in values.items() if value is not None}
 
 
 def _is_one_file(program: Path) -> bool:

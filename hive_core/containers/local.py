@@ -15,9 +15,10 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
-from hive_core.config import Settings
+from hive_core.config import AgentLimits, Settings
 from hive_core.containers.base import Bind, Condition, ContainerSpec, ContainerStatus, StatusChange, System
 from hive_core.containers.bubblewrap import (
     PATH_INSIDE,
@@ -32,9 +33,11 @@ from hive_core.containers.bubblewrap import (
     memory_file,
 )
 from hive_core.containers.cgroups import Limiter, find_limiter
+from hive_core.containers.code import revision as code_revision
 from hive_core.containers.command import CommandFailed
 from hive_core.containers.command import run as run_program
 from hive_core.containers.console import Console
+from hive_core.containers.local_build import Machine, build_apart
 from hive_shared.errors import HiveError, NotFound
 from hive_shared.paths import HostPaths
 
@@ -90,12 +93,16 @@ class LocalRuntime:
         *,
         stop_grace_seconds: float = 10.0,
         log_max_bytes: int = 4 * 2**20,
+        agent_limits: AgentLimits | None = None,
+        find_claude: Callable[[], Path | None] = lambda: None,
     ) -> None:
         self._paths = paths
         self._sandbox = sandbox
         self._limiter = limiter
         self._grace_seconds = stop_grace_seconds
         self._log_max_bytes = log_max_bytes
+        self._agent_limits = agent_limits or AgentLimits()
+        self._find_claude = find_claude
         self._boxes: dict[str, _Box] = {}
         self._consoles: dict[str, Console] = {}
         self._subscribers: list[Callable[[StatusChange], None]] = []
@@ -110,6 +117,8 @@ class LocalRuntime:
             limiter,
             stop_grace_seconds=settings.stop_grace_seconds,
             log_max_bytes=settings.log_max_bytes,
+            agent_limits=settings.limits,
+            find_claude=settings.find_claude,
         )
 
     @property
@@ -131,11 +140,19 @@ class LocalRuntime:
     # --- the interface ------------------------------------------------------
 
     def revision(self) -> str:
-        return ""
+        return self._revision
+
+    @cached_property
+    def _revision(self) -> str:
+        return code_revision()  # our code does not change while it runs
 
     async def build(self, agent: str, tree: Path, log: Callable[[str], None]) -> System:
-        """Until the local builder is connected: nothing is read of a configuration."""
-        return {}
+        machine = Machine(
+            search_path=PATH_INSIDE if self.isolated else os.environ.get("PATH", PATH_INSIDE),
+            limits=self._agent_limits,
+            has_claude=self._find_claude() is not None,
+        )
+        return (await build_apart(tree, log, machine)).as_system()
 
     async def create(self, spec: ContainerSpec) -> None:
         box = self._boxes.get(spec.agent)

@@ -75,6 +75,14 @@ _VERSIONED: Final = {
 # Sets of libraries: what they bring is no program.
 _LIBRARIES: Final = ("haskellPackages", "perlPackages", "phpExtensions", "rPackages", "vimPlugins")
 
+# Functions that make a package of what the configuration gives them: only Nix can.
+PACKAGE_MAKERS: Final = frozenset({
+    "appimageTools", "buildEnv", "buildGoModule", "buildNpmPackage", "callPackage", "linkFarm", "runCommand",
+    "runCommandLocal", "rustPlatform", "stdenv", "stdenvNoCC", "symlinkJoin", "writeScript", "writeScriptBin",
+    "writeShellApplication", "writeShellScript", "writeShellScriptBin", "writeText", "writeTextDir",
+    "writers",
+})  # fmt: skip
+
 
 def program_of(package: str) -> str:
     """The main program of the package with this attribute path."""
