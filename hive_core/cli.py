@@ -453,7 +453,7 @@ def rollback(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     wait: Wait = True,
 ) -> None:
-    """Let an agent run again what it ran before: the commit of ID, or the last other one.
+    """Let an agent run again what it ran before: the commit of ID, or what the present one replaced.
 
     On a terminal it shows from what to what, and asks.
     """
@@ -477,7 +477,7 @@ def request_spawn(hive: Hive, name: NewName, note: Note = "") -> None:
 @_command("spawn", _AGENTS)
 def spawn(hive: Hive, name: NewName) -> None:
     """Create an agent at once: request and approval in one."""
-    hive.show_progress(wire.Spawn(name=name), name, cli_output.agent_done)
+    cli_approvals.spawn(hive, name)
 
 
 @_command("start", _AGENTS)
@@ -514,7 +514,7 @@ def update_all(hive: Hive) -> None:
 def revive(hive: Hive, name: AgentName) -> None:
     """Bring back a destroyed agent with the state that was kept."""
     _require_tombstone(hive, name)
-    hive.show_progress(wire.Spawn(name=name), name, cli_output.agent_done)
+    cli_approvals.spawn(hive, name)
 
 
 def _require_tombstone(hive: Hive, name: str) -> None:

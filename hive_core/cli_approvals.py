@@ -10,7 +10,8 @@ import re
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import pairwise
+from typing import Any, TypeVar
 
 from hive_core import cli_diff, cli_output
 from hive_core.cli_command import PROGRESS_SECONDS, Failed, Hive, UsageProblem
@@ -29,6 +30,7 @@ UNDER_WAY = frozenset({ApprovalStatus.APPROVED, ApprovalStatus.BUILDING})
 _LOG = "  │ "  # before what a build printed, which so cannot pass for what the hive says
 _PREFIX = re.compile(r"[0-9a-f]{7,40}")
 
+R = TypeVar("R", bound=wire.Model)
 Find = Callable[[Client], Awaitable[wire.ApprovalView | None]]
 
 
@@ -281,18 +283,27 @@ def follow_through(hive: Hive, request: wire.Request[wire.ApprovalAsked], find: 
         raise Failed(_failure(result.approval))
 
 
+def spawn(hive: Hive, name: str) -> None:
+    """Create or revive an agent, telling how far it is and what its build prints; print what it is then."""
+    request = wire.Spawn(name=name)
+    progress = Progress(_made_from_now_on(hive, lambda approval: approval.agent == name))
+    try:
+        result = hive.talk(lambda client: _watched(client, request, progress, wait=True))
+    except KeyboardInterrupt:
+        cli_output.tell(_left(progress))
+        raise
+    if result is not None:
+        hive.print(result, cli_output.agent_done)
+
+
 async def _follow(
     client: Client, request: wire.Request[wire.ApprovalAsked], progress: Progress, *, wait: bool
 ) -> wire.ApprovalAsked:
-    # The daemon may answer at once or when all is done: both are watched from the moment of asking.
-    asking = asyncio.create_task(client.call(request), name="decision")
+    result = await _watched(client, request, progress, wait=wait)
+    if result is None and progress.approval is not None:
+        return wire.ApprovalAsked(approval=progress.approval)
+    assert result is not None  # noqa: S101 - only what has begun is left early, and that has an approval
     try:
-        while not asking.done() and (wait or not progress.begun):
-            await asyncio.wait({asking}, timeout=PROGRESS_SECONDS)
-            await _look_unless_lost(progress, client)
-        if not asking.done() and progress.approval is not None:
-            return wire.ApprovalAsked(approval=progress.approval)
-        result = await asking
         while wait and result.approval.status in UNDER_WAY:
             progress.tell(client, result.approval)
             await asyncio.sleep(PROGRESS_SECONDS)
@@ -301,6 +312,24 @@ async def _follow(
         progress.approval = result.approval
         await progress.finish(client)
         return result
+    finally:
+        progress.leave()
+
+
+async def _watched(client: Client, request: wire.Request[R], progress: Progress, *, wait: bool) -> R | None:
+    """The answer, telling the progress until it comes; without `wait` None as soon as it has begun.
+
+    The daemon may answer at once or when all is done: both are watched from the moment of asking.
+    """
+    asking = asyncio.create_task(client.call(request), name="decision")
+    try:
+        while not asking.done() and (wait or not progress.begun):
+            await asyncio.wait({asking}, timeout=PROGRESS_SECONDS)
+            await _look_unless_lost(progress, client)
+        return await asking if asking.done() else None
+    except HiveError:
+        await progress.finish(client)
+        raise
     finally:
         progress.leave()
         asking.cancel()
@@ -332,39 +361,53 @@ def _failure(approval: wire.ApprovalView) -> str:
 
 
 def choose_rollback(history: wire.Deployments, name: str, approval_id: int | None) -> wire.Deployment:
-    """What `name` is to run again: the deployment of that number, or the last other commit it ran."""
-    ran = history.deployments
-    running = next((deployment for deployment in ran if deployment.running), None)
-    if approval_id is not None:
-        chosen = next((deployment for deployment in ran if deployment.approval_id == approval_id), None)
+    """What `name` is to run again: the deployment of that number, or what its commit replaced."""
+    running = _running(history)
+    if approval_id is None:
+        chosen = _before(history, running)
         if chosen is None:
-            raise NotFound(
-                f"{name} never ran approval {approval_id}; `hive-c0re history {name}` lists what it ran"
-            )
-        if running is not None and chosen.commit == running.commit:
-            raise Failed(f"{name} runs {short(chosen.commit)} already")
+            raise Failed(f"{name} ran nothing else before; `hive-c0re history {name}` lists what it ran")
         return chosen
-    before = ran[ran.index(running) + 1 :] if running is not None else ran
-    found = next((entry for entry in before if running is None or entry.commit != running.commit), None)
-    if found is None:
-        raise Failed(
-            f"{name} ran nothing before what it runs; `hive-c0re history {name}` lists what there is"
+    chosen = next((entry for entry in history.deployments if entry.approval_id == approval_id), None)
+    if chosen is None:
+        raise NotFound(
+            f"{name} never ran approval {approval_id}; `hive-c0re history {name}` lists what it ran"
         )
-    return found
+    if running is not None and chosen.commit == running.commit:
+        raise Failed(f"{name} runs {short(chosen.commit)} already")
+    return chosen
+
+
+def _running(history: wire.Deployments) -> wire.Deployment | None:
+    return next((deployment for deployment in history.deployments if deployment.running), None)
+
+
+def _before(history: wire.Deployments, running: wire.Deployment | None) -> wire.Deployment | None:
+    """What ran before the running commit was deployed. A rollback to it does not count as that.
+
+    So rolling back twice goes back two commits, and not to and fro; the daemon goes by the same rule.
+    """
+    ran = history.deployments
+    for entry, older in pairwise(ran):
+        if running is not None and entry.commit == running.commit != older.commit and not entry.rollback:
+            return older
+    return None
 
 
 def new_rollback(hive: Hive, name: str) -> Find:
     """Finds the approval that a rollback of `name`, asked for from now on, makes."""
-    before = hive.talk(lambda client: client.call(wire.Pending(all=True))).approvals
+    return _made_from_now_on(hive, lambda approval: approval.rollback and approval.agent == name)
+
+
+def _made_from_now_on(hive: Hive, wanted: Callable[[wire.ApprovalView], bool]) -> Find:
+    before = hive.ask(wire.Pending(all=True)).approvals
     newest = max((approval.id for approval in before), default=0)
-    return lambda client: find(
-        client, lambda approval: approval.id > newest and approval.rollback and approval.agent == name
-    )
+    return lambda client: find(client, lambda approval: approval.id > newest and wanted(approval))
 
 
 def confirm_rollback(history: wire.Deployments, name: str, chosen: wire.Deployment) -> None:
     """Show from where to where, and ask; raises `Failed` unless the answer is yes."""
-    running = next((deployment for deployment in history.deployments if deployment.running), None)
+    running = _running(history)
     sheet = Sheet.of(sys.stderr)
     lines = [f"roll {clean_line(name)} back"]
     for word, deployment in (("from", running), ("to", chosen)):

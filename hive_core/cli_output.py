@@ -317,7 +317,7 @@ def _deployment_row(deployment: wire.Deployment) -> tuple[object, ...]:
         moment(at_ms) if at_ms else "",
         age(at_ms) if at_ms else "",
         deployment.approved_by or "",
-        "running" if deployment.running else "",
+        " ".join(word for word in ("running", "rollback") if getattr(deployment, word)),
         subject(deployment.message),
     )
 

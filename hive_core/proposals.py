@@ -239,6 +239,7 @@ class Proposals:
                     deployed_at_ms=approval.resolved_at_ms,
                     approved_by=approval.resolved_by,
                     running=is_this,
+                    rollback=approval.rollback,
                 )
             )
         return deployments

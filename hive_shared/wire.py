@@ -224,6 +224,7 @@ class Deployment(Model):
     deployed_at_ms: int | None = None
     approved_by: str | None = None
     running: bool = False
+    rollback: bool = False  # it had been deployed before
 
 
 class QuestionView(Model):

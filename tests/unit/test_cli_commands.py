@@ -614,13 +614,27 @@ def test_a_rollback_to_what_cannot_be_is_refused(
     assert said in ended.err
 
 
+def test_rolling_back_twice_goes_on_back_and_not_to_and_fro(run: Run, host: HostSurface) -> None:
+    ran = [(9, "b" * 40, True), (8, "c" * 40, False), (5, "b" * 40, False), (2, "a" * 40, False)]
+    host.replies["history"] = wire.Deployments(
+        deployments=[
+            wire.Deployment(approval_id=number, commit=commit, rollback=back, running=number == 9)
+            for number, commit, back in ran
+        ]
+    )
+    host.replies["rollback"] = wire.ApprovalAsked(approval=change(10, "deployed", rollback=True))
+    assert run("rollback", "alice").code == 0
+    assert host.asked("rollback")[0].approval_id == 2
+    assert "running rollback" in run("history", "alice").out
+
+
 def test_there_is_nothing_to_roll_back_to_for_an_agent_that_ran_one_commit(
     run: Run, host: HostSurface
 ) -> None:
     host.replies["history"] = RAN.model_copy(update={"deployments": RAN.deployments[:2]})
     ended = run("rollback", "alice")
     assert (ended.code, host.asked("rollback")) == (1, [])
-    assert "ran nothing before" in ended.err
+    assert "ran nothing else before" in ended.err
 
 
 # --- progress of agents -----------------------------------------------------
@@ -652,15 +666,39 @@ def test_a_question_tells_how_long_it_stays_open(run: Run, host: HostSurface) ->
 
 
 def test_progress_of_a_spawn_goes_to_stderr(run: Run, host: HostSurface) -> None:
-    def looked(_: Any) -> wire.AgentList:
-        first = len(host.asked("list")) == 1
-        return wire.AgentList(agents=[agent(state="creating" if first else "starting")])
+    def looked(_: Any) -> wire.ApprovalList:
+        new = [approval(8, "building", step="build")] if host.asked("spawn") else []
+        return wire.ApprovalList(approvals=[approval(7, "failed"), *new])
 
-    host.replies["list"] = looked
-    host.replies["spawn"] = [until(lambda: len(host.asked("list")) > 3), DONE]
+    host.replies["pending"] = looked
+    host.replies["build_log"] = [wire.LogLine(line="evaluating"), wire.LogLines(lines=[])]
+    host.replies["spawn"] = [until(lambda: bool(host.asked("build_log"))), DONE]
     ended = run("spawn", "alice")
     assert ended.out == "alice: running; as you wished\n"
-    assert ended.err.splitlines() == ["alice: creating", "alice: starting"]
+    assert ended.err.splitlines() == ["alice: build", "  │ evaluating"]
+    assert host.asked("build_log")[0].approval_id == 8
+
+
+def test_a_spawn_that_fails_says_why_after_the_end_of_its_log(run: Run, host: HostSurface) -> None:
+    failed = approval(8, "failed", outcome="no")
+    host.replies["pending"] = lambda _: wire.ApprovalList(approvals=[failed] if host.asked("spawn") else [])
+    host.replies["build_log"] = wire.LogLines(lines=["agent.nix:3: oh"])
+    host.replies["spawn"] = Conflict("spawn alice: failed: no")
+    ended = run("spawn", "alice")
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err.splitlines() == ["  │ agent.nix:3: oh", "error: spawn alice: failed: no"]
+
+
+def test_progress_of_a_rebuild_is_the_states_of_its_agent(run: Run, host: HostSurface) -> None:
+    def looked(_: Any) -> wire.AgentList:
+        first = len(host.asked("list")) == 1
+        return wire.AgentList(agents=[agent("bob"), agent(state="rebuilding" if first else "starting")])
+
+    host.replies["list"] = looked
+    host.replies["rebuild"] = [until(lambda: len(host.asked("list")) > 3), DONE]
+    ended = run("rebuild", "alice")
+    assert ended.out == "alice: running; as you wished\n"
+    assert ended.err.splitlines() == ["alice: rebuilding", "alice: starting"]
 
 
 # --- destroying -------------------------------------------------------------
