@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hive_agent import mcp_relay
 from hive_agent.backends.base import MCP_SERVER
 from hive_agent.config import HarnessConfig
 from hive_agent.tools import tools_for
+from hive_shared.agent_options import ExtraMcpServer
 from hive_shared.errors import Unavailable
 from hive_shared.paths import ContainerPaths
 
@@ -38,7 +40,7 @@ def write_boot_files(config: HarnessConfig) -> None:
     try:
         for directory in (paths.run, paths.claude, paths.state):
             directory.mkdir(parents=True, exist_ok=True)
-        _write(paths.mcp_config, json.dumps(mcp_config(paths.tools_socket), indent=2))
+        _write(paths.mcp_config, json.dumps(mcp_config(paths.tools_socket, config.extra_mcp), indent=2))
         _write(paths.settings, json.dumps(SETTINGS, indent=2))
         _write(paths.system_prompt, system_prompt(config))
         _write(paths.git_config, git_config(config))
@@ -71,14 +73,18 @@ def git_environment(paths: ContainerPaths) -> dict[str, str]:
     return {"GIT_CONFIG_SYSTEM": str(paths.git_config), "GIT_TERMINAL_PROMPT": "0"}
 
 
-def mcp_config(tools_socket: Path) -> dict[str, Any]:
-    """How the backend reaches the tools: the relay, run by this very interpreter.
+def mcp_config(tools_socket: Path, extra: Mapping[str, ExtraMcpServer] | None = None) -> dict[str, Any]:
+    """How the backend reaches the tools: the relay, run by this very interpreter, and the extra servers.
 
     `-I -S`: no site-packages and no environment, so that it is there in a few milliseconds.
     """
+    others = {
+        name: {"type": "stdio", "command": other.command, "args": list(other.args), "env": other.env}
+        for name, other in (extra or {}).items()
+    }
     relay = str(Path(mcp_relay.__file__).resolve())
     server = {"type": "stdio", "command": sys.executable, "args": ["-I", "-S", relay, str(tools_socket)]}
-    return {"mcpServers": {MCP_SERVER: server}}
+    return {"mcpServers": {**others, MCP_SERVER: server}}
 
 
 def system_prompt(config: HarnessConfig) -> str:

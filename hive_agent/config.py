@@ -1,16 +1,29 @@
 """What core tells a harness through its environment."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast
 
+from pydantic import TypeAdapter, ValidationError
+
 from hive_agent.session import check_model
+from hive_shared.agent_options import (
+    ExtraMcpServer,
+    builtin_tools,
+    check_pattern,
+    check_servers,
+    check_tool,
+)
 from hive_shared.errors import BadRequest
 from hive_shared.names import MANAGER, check_existing_name
 from hive_shared.paths import ContainerPaths
 
 Role = Literal["agent", "manager"]
+Tools = tuple[str, ...] | None
+
+_SERVERS = TypeAdapter(dict[str, ExtraMcpServer])
+_STRINGS = TypeAdapter(list[str])
 
 NOT_ISOLATED = "not isolated"  # core's words, which the pages show too
 
@@ -32,6 +45,9 @@ class HarnessConfig:
     operator_pronouns: str = "they/them"
     isolation: str = NOT_ISOLATED
     paths: ContainerPaths = field(default_factory=ContainerPaths)
+    extra_mcp: Mapping[str, ExtraMcpServer] = field(default_factory=dict)  # beside the hive's own server
+    allowed_tools: Sequence[str] | None = None  # instead of the backend's usual tools
+    bash_allow: Sequence[str] | None = None  # commands that Bash is narrowed to, such as `git *`
     environment: Mapping[str, str] = field(default_factory=dict)  # for the backend's programs
 
     @property
@@ -48,6 +64,8 @@ class HarnessConfig:
         if role not in ("agent", "manager"):
             raise BadRequest(f"HIVE_ROLE is {role!r}; it must be agent or manager")
         claude = env.get("HIVE_CLAUDE")
+        servers = _servers(env)
+        allowed, bash = _tools(env, servers)
         return cls(
             agent=check_existing_name(name),
             role=cast(Role, role),
@@ -57,8 +75,55 @@ class HarnessConfig:
             operator_pronouns=env.get("HIVE_OPERATOR_PRONOUNS", "they/them"),
             isolation=env.get("HIVE_ISOLATION", NOT_ISOLATED),
             paths=ContainerPaths.from_environment(env),
+            extra_mcp=servers,
+            allowed_tools=allowed,
+            bash_allow=bash,
             environment=_for_backend(env),
         )
+
+
+def _servers(env: Mapping[str, str]) -> dict[str, ExtraMcpServer]:
+    """`HIVE_EXTRA_MCP`: `{"name": {"command", "args", "env"}}` as JSON."""
+    variable = "HIVE_EXTRA_MCP"
+    if variable not in env:
+        return {}
+    try:
+        servers = _SERVERS.validate_json(env[variable])
+        check_servers(servers)
+    except ValidationError as error:
+        raise BadRequest(f"{variable} is wrong: {_first(error)}") from None
+    except BadRequest as error:
+        raise BadRequest(f"{variable} is wrong: {error.message}") from None
+    return servers
+
+
+def _tools(env: Mapping[str, str], servers: Collection[str]) -> tuple[Tools, Tools]:
+    """`HIVE_ALLOWED_TOOLS` and `HIVE_BASH_ALLOW`: lists of strings as JSON, which must fit each other."""
+    allowed = _strings(env, "HIVE_ALLOWED_TOOLS", lambda rule: check_tool(rule, servers))
+    bash = _strings(env, "HIVE_BASH_ALLOW", check_pattern)
+    try:
+        builtin_tools(allowed, bash)
+    except BadRequest as error:
+        raise BadRequest(f"HIVE_BASH_ALLOW does not fit HIVE_ALLOWED_TOOLS: {error.message}") from None
+    return allowed, bash
+
+
+def _strings(env: Mapping[str, str], variable: str, check: Callable[[str], str]) -> Tools:
+    if variable not in env:
+        return None
+    try:
+        return tuple(check(text) for text in _STRINGS.validate_json(env[variable]))
+    except ValidationError as error:
+        raise BadRequest(f"{variable} is wrong: {_first(error)}") from None
+    except BadRequest as error:
+        raise BadRequest(f"{variable} is wrong: {error.message}") from None
+
+
+def _first(error: ValidationError) -> str:
+    """What is wrong and where, without the value: it may be long."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {first['msg']}" if where else first["msg"]
 
 
 def _for_backend(env: Mapping[str, str]) -> dict[str, str]:

@@ -27,6 +27,7 @@ from hive_agent.tools import Toolbox, ToolServer, tools_for
 from hive_agent.turn import TurnRunner
 from hive_agent.wake import wake_prompt
 from hive_agent.web import PageServer
+from hive_shared.agent_options import builtin_tools, mcp_tools
 from hive_shared.errors import BadRequest, Conflict, HiveError
 from hive_shared.events import EventKind
 from hive_shared.wire import RECV_WAIT_DEFAULT_SECONDS, Badge, Message
@@ -320,7 +321,9 @@ def backend_config(config: HarnessConfig, model: str) -> BackendConfig:
         role=config.role,
         model=model,
         claude=config.claude,
+        builtin_tools=builtin_tools(config.allowed_tools, config.bash_allow),
         mcp_tools=tuple(tool.name for tool in tools_for(config.role)),
+        extra_mcp_tools=mcp_tools(config.allowed_tools, config.extra_mcp),
         environment={**git_environment(config.paths), **config.environment},
     )
 

@@ -3,11 +3,11 @@
 import asyncio
 import json
 import logging
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from hive_shared.agent_options import MODEL_NAME
 from hive_shared.errors import BadRequest
 
 log = logging.getLogger(__name__)
@@ -21,12 +21,10 @@ RESUME_MIN_SECONDS = 1.0
 RESUME_MAX_SECONDS = 8 * 86_400.0  # the longest limit is a week; anything above is garbage
 CLOCK_SLICE_SECONDS = 30.0  # the wall clock is read again this often: it may be set, the host may sleep
 
-_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@\[\]-]{0,127}\Z")
-
 
 def check_model(model: str) -> str:
     """`model` if it can be a model's name (it becomes a program argument); else raises `BadRequest`."""
-    if not _MODEL.match(model):
+    if not MODEL_NAME.match(model):
         raise BadRequest(
             f"model {model[:40]!r}: such as {', '.join(CLAUDE_MODELS)}: letters, digits and ._:/@[]-",
             field="model",

@@ -10,12 +10,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
+from hive_shared.agent_options import DEFAULT_TOOLS, HIVE_SERVER
 from hive_shared.errors import NotAvailable
 from hive_shared.events import TurnStats
 from hive_shared.paths import ContainerPaths
 
-BUILTIN_TOOLS = ("Bash", "Edit", "Glob", "Grep", "Read", "TodoWrite", "Write")  # SPEC section 8
-MCP_SERVER = "hyperhive"  # so tools read mcp__hyperhive__send (SPEC section 10)
+BUILTIN_TOOLS = DEFAULT_TOOLS  # SPEC section 8
+MCP_SERVER = HIVE_SERVER  # so tools read mcp__hyperhive__send (SPEC section 10)
 IDLE_SECONDS = 900.0
 RSS_MAX_BYTES = 1024 * 1024 * 1024
 
@@ -119,6 +120,7 @@ class BackendConfig:
     claude: Path | None = None
     builtin_tools: Sequence[str] = BUILTIN_TOOLS  # offered and allowed; patterns such as `Bash(git *)` too
     mcp_tools: Sequence[str] = ()  # bare names of the hive's own tools: "send", "recv", …
+    extra_mcp_tools: Sequence[str] = ()  # what is allowed of other servers: `mcp__git`, `mcp__git__log`
     idle_seconds: float = IDLE_SECONDS  # a warm process unused for that long is closed
     rss_max_bytes: int = RSS_MAX_BYTES  # of the process tree; above it the process is replaced after the turn
     environment: Mapping[str, str] = field(default_factory=dict)  # on top of the backend's own minimum

@@ -44,7 +44,8 @@ _QUIET = {
 def arguments(config: BackendConfig, model: str, session_flags: Sequence[str], *, warm: bool) -> list[str]:
     """The whole command. A warm process takes JSON lines, another one its one prompt as plain text."""
     paths, tools = config.paths, list(config.builtin_tools)
-    allowed = tools + [f"mcp__{MCP_SERVER}__{name}" for name in config.mcp_tools]
+    own = [f"mcp__{MCP_SERVER}__{name}" for name in config.mcp_tools]
+    allowed = [*tools, *own, *config.extra_mcp_tools]
     offered = dict.fromkeys(tool.partition("(")[0] for tool in tools)  # `Bash(git *)` offers Bash
     return [
         str(config.claude or "claude"),
