@@ -238,6 +238,13 @@ async def capture(
     return Captured(command, code, output, errors, cut)
 
 
+def begin(command: Sequence[str]) -> None:
+    """Start `command` and wait for nothing: for when we end ourselves."""
+    silent = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (0, 1, 2)]
+    with contextlib.suppress(OSError):
+        os.posix_spawnp(command[0], list(command), _environment(None), file_actions=silent, setsid=True)
+
+
 def _pieces(line: bytes) -> list[bytes]:
     return [line[start : start + LINE_MAX_BYTES] for start in range(0, max(1, len(line)), LINE_MAX_BYTES)]
 
