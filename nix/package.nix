@@ -1,0 +1,76 @@
+# hyperhive: the daemon and command line `hive-c0re`, and the harness `hive-ag3nt`, `hive-m1nd`.
+{
+  lib,
+  callPackage,
+  git,
+  python3,
+  runCommand,
+}:
+
+let
+  inherit (lib.importTOML ../pyproject.toml) project;
+  locked = callPackage ./python { python = python3; };
+
+  application = python3.pkgs.buildPythonApplication {
+    pname = project.name;
+    inherit (project) version;
+    pyproject = true;
+
+    src = lib.fileset.toSource {
+      root = ../.;
+      fileset = lib.fileset.unions [
+        ../README.md
+        ../assets
+        ../docs
+        ../hive_agent
+        ../hive_core
+        ../hive_shared
+        ../prompts
+        ../pyproject.toml
+        ../tests
+      ];
+    };
+
+    build-system = [ python3.pkgs.hatchling ];
+    dependencies = locked.run;
+    pythonImportsCheck = [
+      "hive_agent"
+      "hive_core.cli"
+      "hive_shared"
+    ];
+
+    # The fast tests: those that need neither containers, nor a browser, nor the Claude Code CLI.
+    nativeCheckInputs = [ git ] ++ locked.check;
+    checkPhase = ''
+      runHook preCheck
+      HOME=$TMPDIR python -m pytest tests/unit -q -p no:cacheprovider
+      runHook postCheck
+    '';
+
+    meta = {
+      inherit (project) description;
+      license = lib.licenses.mit;
+      mainProgram = "hive-c0re";
+      platforms = lib.platforms.linux;
+    };
+  };
+
+  # Parts of hyperhive start others with the interpreter that they run with (`sys.executable -m …`). In this
+  # environment that interpreter finds the packages; the one that the application's own wrappers name does not.
+  environment = python3.withPackages (_: [ (python3.pkgs.toPythonModule application) ]);
+in
+runCommand "${project.name}-${project.version}"
+  {
+    inherit (application) meta version;
+    pname = project.name;
+    passthru = {
+      inherit application environment;
+      python = locked.packages;
+    };
+  }
+  ''
+    mkdir -p $out/bin
+    for program in hive-c0re hive-ag3nt hive-m1nd; do
+      ln -s ${environment}/bin/$program $out/bin/$program
+    done
+  ''
