@@ -19,6 +19,7 @@ from pydantic_core import PydanticUndefined
 
 from hive_shared import errors, wire
 from hive_shared.errors import ErrorCode, HiveError
+from hive_shared.events import HELPER_EVENTS, HelperEvent, QuestionExpired
 from hive_shared.server import Limits
 from hive_shared.wire import Model, Request, Surface
 
@@ -148,7 +149,8 @@ What changes the hive goes to the audit log.""",
 def page() -> str:
     """The whole page."""
     _check_examples()
-    sections = [_INTRODUCTION, _errors(), _matrix(), *(_surface(surface) for surface in Surface), _values()]
+    surfaces = (_surface(surface) for surface in Surface)
+    sections = [_INTRODUCTION, _errors(), _matrix(), *surfaces, _helper_events(), _values()]
     return "\n".join(section.rstrip("\n") + "\n" for section in sections)
 
 
@@ -249,6 +251,41 @@ def _default(field: FieldInfo) -> str:
     if value is PydanticUndefined or isinstance(value, Model):
         return "empty"
     return f"`{json.dumps(value)}`"
+
+
+# --- helper events ----------------------------------------------------------
+
+_HELPER_EVENTS = """\
+## Helper events
+
+What the hive tells by itself, as a message from `system` whose body is one JSON object with the event's
+name in `event`. Fields that do not apply are left out. Events about a question go to whoever asked it, all
+others to the manager; what the manager does about each is in `prompts/manager.md`.
+
+```json
+{example}
+```
+
+| event | fields | what happened |
+|---|---|---|
+"""
+
+
+def _helper_events() -> str:
+    example = QuestionExpired(id=3, question="Which colour?").as_body()
+    return _HELPER_EVENTS.format(example=example) + "".join(_event_row(kind) for kind in HELPER_EVENTS)
+
+
+def _event_row(kind: type[HelperEvent]) -> str:
+    name = kind.model_fields["event"].default
+    return f"| `{name}` | {_event_fields(kind)} | {_one_line(_description(kind))} |\n"
+
+
+def _event_fields(kind: type[HelperEvent]) -> str:
+    fields = [(name, field) for name, field in kind.model_fields.items() if name != "event"]
+    return ", ".join(
+        f"`{name}`: {_type(field.annotation).removesuffix(' or null')}" for name, field in fields
+    )
 
 
 # --- types and limits -------------------------------------------------------

@@ -5,6 +5,7 @@ import re
 from hive_core import protocol_docs
 from hive_shared import wire
 from hive_shared.errors import ErrorCode
+from hive_shared.events import HELPER_EVENTS
 
 
 def test_the_page_is_up_to_date() -> None:
@@ -50,3 +51,11 @@ def test_values_inside_of_values_are_explained_too() -> None:
     for kind in (wire.DiffBases, wire.RiskFlag, wire.Deployment):
         assert f"### {kind.__name__}\n\n{(kind.__doc__ or '').strip()}" in page
     assert "`note` is what the requester said, `outcome` what became of it" in page
+
+
+def test_every_helper_event_is_told_with_its_fields() -> None:
+    page = protocol_docs.page()
+    for kind in HELPER_EVENTS:
+        assert f"| `{kind.model_fields['event'].default}` |" in page
+    assert "| `needs_login` | `agent`: text | An agent's credentials are missing or no longer good. |" in page
+    assert "`kind`: [ApprovalKind](#approvalkind)" in page
