@@ -65,6 +65,9 @@ def git_config(config: HarnessConfig) -> str:
     ]
     if config.role == "manager" and config.isolated:
         lines += ["[safe]", "\tdirectory = *"]
+    applied, in_a_container = config.paths.applied, ContainerPaths().applied
+    if applied != in_a_container:  # the remote `applied` of a proposed repository names it as in a container
+        lines += [f'[url "{applied}/"]', f"\tinsteadOf = {in_a_container}/"]
     return "\n".join(lines) + "\n"
 
 

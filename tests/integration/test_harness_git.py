@@ -11,6 +11,7 @@ from hive_agent.config import NOT_ISOLATED
 from hive_agent.harness import backend_config
 from tests.conftest import need
 from tests.support.harness import harness_config
+from tests.support.proposed import commit, make_repository
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +65,17 @@ def test_only_a_manager_in_a_container_works_in_repositories_of_others(
 ) -> None:
     settings = agents_git(tmp_path, "config", "--list", role=role, isolation=isolation)
     assert ("safe.directory=*" in settings.splitlines()) == trusts
+
+
+def test_the_remote_applied_leads_to_what_runs_also_without_a_container(tmp_path: Path) -> None:
+    running = make_repository(harness_config(tmp_path).paths.applied / "alice")
+    sha = commit(running, agent_nix="{ }")
+    agents_git(tmp_path, "init", "-q")
+    agents_git(tmp_path, "remote", "add", "applied", "/applied/alice")
+
+    agents_git(tmp_path, "fetch", "-q", "applied", role="manager", agent="hm1nd")
+
+    assert agents_git(tmp_path, "rev-parse", "applied/main") == sha
 
 
 def test_git_never_waits_at_a_prompt(tmp_path: Path) -> None:

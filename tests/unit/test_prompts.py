@@ -9,6 +9,7 @@ import pytest
 from hive_agent.boot import system_prompt
 from hive_agent.config import NOT_ISOLATED, HarnessConfig, Role
 from hive_agent.tools import tools_for
+from hive_core.containers.local import NOT_ISOLATED as core_s_words
 from hive_shared.events import (
     HELPER_EVENTS,
     HelperEvent,
@@ -78,6 +79,10 @@ def test_a_rendered_prompt_names_the_role_s_tools_and_no_other(role: Role, isola
     assert ("without isolation" in prompt) == (isolation == NOT_ISOLATED)
     assert "{{" not in prompt
     assert "{%" not in prompt
+
+
+def test_harness_and_core_mean_the_same_by_not_isolated() -> None:
+    assert core_s_words == NOT_ISOLATED
 
 
 def test_the_managers_prompt_tells_the_way_of_a_change() -> None:
