@@ -162,17 +162,20 @@ class Units:
             del self._lives[container]
             asked = invocation in self._stopped
             self._stopped.discard(invocation)
-            same = now.invocation == invocation  # else all about that life is forgotten
-            ran_seconds = now.ran_seconds if same else None
+            ran_seconds = now.ran_seconds if now.invocation == invocation else None
             if ran_seconds is None:
                 ran_seconds = time.monotonic() - life.seen_up_seconds
             yield StatusChange(
                 _agent(container),
                 Condition.DOWN,
                 asked=asked,
-                note=how_it_ended(now) if same or not now.is_up else "it was restarted by somebody else",
+                note="it was stopped" if asked else self._why(now, invocation),
                 ran_seconds=ran_seconds,
             )
+
+    def _why(self, now: Unit, invocation: str) -> str:
+        """Systemd forgets a life when the next one begins, and one that ended well at once."""
+        return how_it_ended(now) if now.invocation in (invocation, "") else "it was started again by somebody"
 
     def _begun(self, units: Mapping[str, Unit]) -> Iterator[StatusChange]:
         for container, unit in units.items():
