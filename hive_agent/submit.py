@@ -237,10 +237,12 @@ async def _no_such_commit(view: RepositoryView, ref: str, found: Finished) -> Hi
 
 async def _subject(view: RepositoryView, commit: str) -> str:
     shown = await run_git(view.git_dir, "log", "-1", "--no-show-signature", "--format=%s", commit, "--")
-    text = shown.output.decode("utf-8", "replace").strip()
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)[
-        :SUBJECT_SHOWN_CHARACTERS
-    ]
+    return visible(shown.output.decode("utf-8", "replace").strip())[:SUBJECT_SHOWN_CHARACTERS]
+
+
+def visible(text: str) -> str:
+    """One line of what a commit says: no control characters, nothing that turns the direction of writing."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 async def _hints(view: RepositoryView, commit: str) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from hive_agent.backends.base import MCP_SERVER
 from hive_agent.inbox import Inbox
 from hive_agent.link import Link
 from hive_agent.mcp_lines import LINE_MAX_BYTES, message_streams
-from hive_agent.submit import Packed, Submissions
+from hive_agent.submit import Packed, Submissions, visible
 from hive_agent.wake import describe_all
 from hive_shared import __version__
 from hive_shared.errors import BadRequest, Conflict, ErrorCode, HiveError
@@ -567,7 +567,10 @@ def _flags(approval: ApprovalView) -> list[str]:
     if not approval.flags:
         return ["Core flags nothing in it for the operator."]
     lines = ["The operator sees these flags; if the note does not explain them, expect a question:"]
-    lines += [f"- {flag.path}:{flag.line} {flag.rule}: {flag.text}" for flag in approval.flags[:FLAGS_SHOWN]]
+    lines += [
+        visible(f"- {flag.path}:{flag.line} {flag.rule}: {flag.text}")
+        for flag in approval.flags[:FLAGS_SHOWN]
+    ]
     more = len(approval.flags) - FLAGS_SHOWN
     return [*lines, f"- and {more} more"] if more > 0 else lines
 
