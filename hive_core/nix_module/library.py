@@ -27,6 +27,7 @@ from hive_core.nix_module.values import (
     Override,
     Package,
     Thunk,
+    TooMuch,
     Unknown,
     Value,
     kind_of,
@@ -477,7 +478,7 @@ def _join(evaluator: Evaluator, place: Place | None, separator: Thunk, items: Th
         parts.append(evaluator.string(item.force(), place))
         grown += len(parts[-1]) + len(between)
         if grown > STRING_MAX_CHARACTERS:
-            break
+            raise TooMuch(place, f"this string grows beyond {STRING_MAX_CHARACTERS // 1024} KiB")
     return evaluator.checked_string(between.join(parts), place)
 
 

@@ -20,6 +20,8 @@ NESTING_MAX = 200
 CHUNK_BYTES = 4096
 SHOWN_CHARACTERS = 40
 
+_CLOSERS = {"{": "}", "[": "]", "(": ")", "${": "}", '"': '"', "''": "''"}
+
 _NIX = Language(tree_sitter_nix.language())
 
 
@@ -122,6 +124,20 @@ def child(node: Node, name: str) -> Node:
     return found
 
 
+def _within(node: Node) -> tuple[Node, str]:
+    """What of a stretch that could not be read is told: an error within it, or what it leaves open."""
+    for inner, depth in walk(node):
+        if depth and inner.is_error:
+            return inner, ""
+    opened = []
+    for part in node.children:
+        if part.type in _CLOSERS:
+            opened.append(part)
+        elif opened and part.type == _CLOSERS[opened[-1].type]:
+            opened.pop()
+    return (opened[-1], f"this {opened[-1].type!r} is never closed") if opened else (node, "")
+
+
 def _check_text(path: str, data: bytes) -> None:
     try:
         data.decode()
@@ -144,10 +160,15 @@ def _explained(path: str, data: bytes, node: Node) -> SyntaxFault:
     if node.is_missing:
         wanted = "a value" if node.type == "identifier" else f"'{node.type}'"
         return SyntaxFault(place, f"syntax error: {wanted} is missing here")
+    if node.start_point.row != node.end_point.row:
+        node, what = _within(node)
+        if what:
+            return SyntaxFault(_place(path, data, node), f"syntax error: {what}")
+    place = _place(path, data, node)
     text = data[node.start_byte : node.end_byte].decode("utf-8", "replace").strip()
     if not text:
         return SyntaxFault(place, "syntax error")
     first = text.splitlines()[0]
     shown = first if len(first) <= SHOWN_CHARACTERS else first[:SHOWN_CHARACTERS] + "…"
-    hint = "; is a ';' missing before it?" if text.startswith(("=", ".")) else ""
+    hint = "; is a ';' missing before it?" if text.startswith("=") else ""
     return SyntaxFault(place, f"syntax error: unexpected {shown!r}{hint}")
