@@ -431,7 +431,7 @@ def build_log(
     if follow:
         hive.follow(request, cli_output.log_line)
     else:
-        hive.show(request, cli_output.log_lines)
+        hive.show(request, cli_output.build_log)
 
 
 @_command("history", _APPROVING)

@@ -95,7 +95,7 @@ def _comparison(summary: wire.DiffSummary) -> str:
     against = (
         f"with {_BASES[summary.base]}, {short(summary.base_commit)}"
         if summary.base_commit
-        else f"with nothing: there is no {summary.base} commit"
+        else f"with nothing: there was no {summary.base} commit"
     )
     return f"{against}; --base also has {', '.join(others)}" if others else against
 

@@ -375,6 +375,12 @@ def log_lines(result: wire.LogLines) -> None:
         log_line(wire.LogLine(line=line))
 
 
+def build_log(result: wire.LogLines) -> None:
+    if not result.lines:
+        tell("there is no log: nothing of it was built yet, or so long ago that its log was removed")
+    log_lines(result)
+
+
 def log_line(entry: wire.LogLine) -> None:
     """Colours are left out, as they would only be noise; every other escape sequence is shown as such."""
     put(log_text(entry.line))

@@ -56,8 +56,9 @@ def ago(at_ms: int) -> str:
 
 
 def what(approval: wire.ApprovalView) -> str:
-    """What is asked for, in a few words: `change alice to 1a2b3c4d5e`."""
-    commit = f" to {short(approval.commit)}" if approval.commit else ""
+    """What is asked for, in a few words: `change alice to 1a2b3c4d5e`, `spawn bob with 9f8e7d6c5b`."""
+    word = "with" if approval.kind is wire.ApprovalKind.SPAWN else "to"
+    commit = f" {word} {short(approval.commit)}" if approval.commit else ""
     return clean_line(f"{kind(approval)} {approval.agent}{commit}")
 
 

@@ -525,7 +525,7 @@ def test_a_diff_asks_for_the_base_that_is_meant(run: Run, host: HostSurface) -> 
     host.replies["diff"] = [summary(base="approved", base_commit=None, files=0)]
     ended = run("diff", "7", "--base", "approved")
     assert host.asked("diff")[0].base is wire.DiffBase.APPROVED
-    assert "with nothing: there is no approved commit" in ended.out
+    assert "with nothing: there was no approved commit" in ended.out
     ended = run("diff", "7", "--base", "main")
     assert (ended.code, len(ended.err.splitlines())) == (2, 1)
     assert "'running', 'approved', 'proposed'" in ended.err
@@ -566,6 +566,19 @@ def test_in_a_pipe_a_diff_has_no_colours_and_keeps_its_tabs_and_long_lines(
     out = run("diff", "7").out
     assert line in out.splitlines()
     assert "\x1b" not in out
+
+
+def test_an_approval_that_was_never_built_has_no_log_and_says_so(run: Run, host: HostSurface) -> None:
+    host.replies["build_log"] = wire.LogLines(lines=[])
+    ended = run("build-log", "7")
+    assert (ended.code, ended.out) == (0, "")
+    assert "nothing of it was built yet" in ended.err
+
+
+def test_a_spawn_with_a_configuration_is_called_by_its_commit(run: Run, host: HostSurface) -> None:
+    asked = change(kind="spawn", agent="bob", revives=True)
+    host.replies["diff"] = [*FILES, summary(asked, base_commit=None)]
+    assert run("diff", "7").out.startswith(f"approval 7 · revive bob with {COMMIT[:10]} · pending")
 
 
 # --- going back -------------------------------------------------------------

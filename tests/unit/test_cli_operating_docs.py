@@ -10,9 +10,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from typer.main import get_command
 
-from hive_core import cli, doctor
+from hive_core import builds, cli, doctor
 from hive_core.cli_command import ExitCode
 from hive_core.config import Settings
+from hive_shared import wire
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = (DOCS / "operating.md").read_text(encoding="utf-8")
@@ -39,7 +40,7 @@ def test_every_setting_is_in_the_table_with_its_default(name: str, field: FieldI
 
 
 def test_no_setting_is_told_that_does_not_exist() -> None:
-    table = PAGE[PAGE.index("| setting | default |") : PAGE.index("## The command line")]
+    table = PAGE[PAGE.index("| setting | default |") : PAGE.index("## Approving changes")]
     assert set(re.findall(r"^\| `([a-z_.]+)`", table, re.MULTILINE)) == {name for name, _ in settings()}
 
 
@@ -68,3 +69,16 @@ def test_links_lead_to_files() -> None:
 
 def test_figures_are_those_of_the_code() -> None:
     assert f"Node.js {doctor.NODE_MIN} or later" in PAGE
+
+
+def test_every_command_is_in_the_table() -> None:
+    table = PAGE[PAGE.index("| command | what it does |") : PAGE.index("| exit code | meaning |")]
+    commands = get_command(cli.app).commands  # type: ignore[attr-defined]
+    assert set(re.findall(r"(?:^\| |· )`([a-z-]+)", table, re.MULTILINE)) == set(commands)
+
+
+def test_figures_of_build_logs_and_bases_are_those_of_the_code() -> None:
+    assert f"the newest {builds.LOGS_KEPT}" in PAGE
+    assert f"each at most {builds.LOG_MAX_BYTES // 2**20} MiB" in PAGE
+    for base in wire.DiffBase:
+        assert f"| `{base}`" in PAGE
