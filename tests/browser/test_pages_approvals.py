@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.demo_hive import AGENT_NIX, FLAGS, SHA
-from tests.browser.mock_hive import MockHive, agent_view, approval, file_diff, now_ms
+from tests.browser.mock_hive import ASSETS, MockHive, agent_view, approval, file_diff, now_ms
 from tests.browser.test_pages_safety import HIDDEN, MARKUP, assert_harmless
 
 pytestmark = pytest.mark.browser
@@ -126,6 +126,40 @@ def test_nothing_is_approved_before_its_diff_is_on_the_screen(hive: MockHive, pa
     approve(page).click()
     expect(page.locator("#toasts")).to_contain_text("Approved #7")
     assert hive.posts == [("/approve/7", {"commit": SHA[9], "note": ""})]
+
+
+def without(page: Page, module: str, guard: str, instead: str) -> None:
+    """The page's own module with a rule taken out."""
+    text = (ASSETS / "js" / module).read_text()
+    assert guard in text
+    headers = {"content-type": "text/javascript"}
+    page.route(
+        f"**/{module}", lambda route: route.fulfill(body=text.replace(guard, instead), headers=headers)
+    )
+
+
+@pytest.mark.parametrize("in_force", [True, False], ids=["in-force", "taken-out"])
+def test_a_diff_that_never_comes_cannot_be_waved_through(hive: MockHive, page: Page, in_force: bool) -> None:
+    """SECURITY 7: a manager that keeps the diff from being read must not get a yes for it."""
+    if not in_force:
+        without(page, "review.js", 'return review?.state === "shown" &&', "return true ||")
+    hive.approvals = [change()]
+    hive.refusals["/api/approvals/7/diff"] = (500, {"code": "failed", "message": "the diff took too long"})
+    opened(page)
+    expect(card(page)).to_contain_text("took too long")
+    expect(approve(page)).to_have_count(0 if in_force else 1)
+
+
+@pytest.mark.parametrize("in_force", [True, False], ids=["in-force", "taken-out"])
+def test_an_invisible_name_is_not_hidden_in_a_diff(hive: MockHive, page: Page, in_force: bool) -> None:
+    """SECURITY 4: `inputs` and `inputs` with a joiner in it look the same, and are two names."""
+    if not in_force:
+        without(page, "text.js", ".replace(HIDDEN_IN_CODE, placeholder)", "")
+    hive.approvals = [change()]
+    hive.diffs[7, "running"] = [file_diff("agent.nix", "@@ -1 +1 @@\n-inputs.good\n+inp\u200duts.good")]
+    opened(page)
+    told = "inp‹U+200D›uts.good" if in_force else "inp\u200duts.good"
+    expect(card(page).locator(".plus .code")).to_have_text(told)
 
 
 def test_a_spawn_with_a_configuration_needs_its_diff_too(hive: MockHive, page: Page) -> None:
