@@ -97,7 +97,7 @@ class Actions:
         self._proposals = parts.proposals
         self._builds = parts.builds
         self._updates = parts.updates
-        self._requests = Requests(parts.registry, parts.approvals, parts.proposals)
+        self._requests = Requests(parts.registry, parts.roster, parts.approvals, parts.proposals)
         self._work = TaskSet("actions")
         self._alarms: dict[tuple[str, str], float] = {}
         self._refusals: Counter[str] = Counter()

@@ -10,7 +10,7 @@ import logging
 import os
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
@@ -202,6 +202,12 @@ class Builds:
         for path in sorted(logs, key=lambda path: int(path.stem[:18]))[:-LOGS_KEPT]:
             path.unlink(missing_ok=True)
 
+    def sweep(self, unfinished: Collection[str]) -> None:
+        """At start: what a crash left of work that nobody takes up again."""
+        for place in self._paths.builds.iterdir():
+            if place.suffix != ".log" and place.name not in unfinished:
+                self.forget(place.name)
+
     async def build(self, agent: str, sha: str, build_log: BuildLog, work: str) -> System:
         """What building `agent`'s commit `sha` gives; raises `BuildFailed`, or what reading the commit does.
 
@@ -271,6 +277,11 @@ class Builds:
         ended = self._logs.pop(approval_id, None)
         if ended is not None:
             ended.end()
+
+    def close(self) -> None:
+        """End every live log: the daemon stops."""
+        for approval_id in list(self._logs):
+            self.end_log(approval_id)
 
     def read_log(self, approval_id: int) -> list[str]:
         """The lines there are, from memory while it is built and else from the disk; [] if there are none."""

@@ -59,11 +59,13 @@ class Deployer:
         """Call before any door opens: what is approved from then on is begun by that approval itself."""
         await self._proposals.repair()
         self._interrupted = await self._approvals.unfinished()
+        self._builds.sweep({str(approval.id) for approval in self._interrupted})
         self._approvals.subscribe(self._noticed)
 
     async def close(self) -> None:
         """End the work that is under way; the next start takes it up again."""
         await self._work.close()
+        self._builds.close()
 
     def resume(self) -> None:
         """At start: go on with everything that was approved and not finished when the daemon ended."""

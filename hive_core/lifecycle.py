@@ -214,7 +214,10 @@ class Lifecycle:
                 raise Conflict(f"agent {name} exists already; change its own configuration")
             if record is None and not is_prepared(self._paths, self._registry, name):
                 await self._prepare(name)
+            elif not self._paths.state(name).is_dir():
+                raise StateMissing(f"agent {name}: {self._paths.state(name)} is missing; purge what is left")
             else:
+                mark_prepared(self._paths, name)
                 await self._repositories(name)
             await self._show_to_manager(name)
         seen = ContainerPaths().agents / name / "config"
@@ -259,7 +262,7 @@ class Lifecycle:
             try:
                 await self._make(name, "agent", _Birth(approval.commit, build_log, work, step))
             except Exception:
-                await self._take_back(name, work, keep=keep)
+                await self._take_back(name, work, keep=keep, revives=approval.revives)
                 raise
             return "revived with its state" if approval.revives else ""
 
@@ -391,7 +394,8 @@ class Lifecycle:
             await self._registry.set_kept(name, True)
             await self._sockets.close(name)
             await asyncio.to_thread(delete_tree, self._paths.run_dir(name))
-            os.utime(self._paths.agent_dir(name))  # the age of the tombstone
+            with contextlib.suppress(FileNotFoundError):  # wiped under it: nothing is kept, and it can go
+                os.utime(self._paths.agent_dir(name))  # the age of the tombstone
             self._roster.forget(name)
             await self._measure(name)
             return f"its state is kept under {self._paths.agent_dir(name)}"
@@ -552,7 +556,7 @@ class Lifecycle:
             key = read_api_key(self._settings.api_key_file)
             write_file(self._paths.claude(name), API_KEY_FILE, key, owner=self.runtime.owner)
 
-    async def _take_back(self, name: str, work: str, *, keep: bool) -> None:
+    async def _take_back(self, name: str, work: str, *, keep: bool, revives: bool) -> None:
         """A spawn failed: a fresh agent leaves nothing, one to be revived becomes a tombstone again.
 
         What had been prepared stays prepared, for another try.
@@ -562,7 +566,7 @@ class Lifecycle:
         await asyncio.to_thread(delete_tree, self._paths.run_dir(name))
         if keep:
             await self._put_back(name, work)
-            if is_marked(self._paths, name):
+            if not revives and is_marked(self._paths, name):
                 await self._forget(name)
             elif self._registry.get(name) is not None:
                 await self._registry.set_kept(name, True)

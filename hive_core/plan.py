@@ -9,7 +9,7 @@ from hive_core.containers.base import Bind, ContainerRuntime, ContainerSpec
 from hive_core.containers.bubblewrap import python_binds
 from hive_core.containers.code import package, prompts
 from hive_core.containers.local_system import LocalSystem, read_system
-from hive_core.prepared import prepared_agents
+from hive_core.prepared import awaited_agents
 from hive_core.registry import AgentRecord, Registry
 from hive_shared.errors import HiveError
 from hive_shared.names import MANAGER, container_name
@@ -96,7 +96,7 @@ class Planner:
         inside = ContainerPaths()
         applied = Bind(self._paths.applied_root, inside.applied)
         others = [record.name for record in self._registry.live() if record.host == self._registry.host]
-        others += prepared_agents(self._paths, self._registry)
+        others += awaited_agents(self._paths, self._registry)
         binds = [bind for name in others for bind in agent_binds(self._paths, name)]
         return [applied, *(bind for bind in binds if bind.source.is_dir())]
 

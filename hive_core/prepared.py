@@ -32,6 +32,12 @@ def is_prepared(paths: HostPaths, registry: Registry, name: str) -> bool:
     return registry.get(name) is None and is_marked(paths, name)
 
 
+def awaited_agents(paths: HostPaths, registry: Registry) -> list[str]:
+    """Those and the tombstones that are configured to be revived: whose files the manager works on."""
+    tombstones = [record.name for record in registry.tombstones() if is_marked(paths, record.name)]
+    return [*prepared_agents(paths, registry), *tombstones]
+
+
 def prepared_agents(paths: HostPaths, registry: Registry) -> list[str]:
     """Their names, in order."""
     if not paths.agents.is_dir():

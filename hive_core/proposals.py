@@ -184,15 +184,21 @@ class Proposals:
     async def bases(self, agent: str, before: int | None = None) -> DiffBases:
         """What a commit can be compared with now; `before` is the approval that asks for it."""
         running = await self._config.running(agent) if self._registry.get(agent) is not None else None
-        earlier = await self._approvals.with_commits(agent, LOOKED_BACK)
-        others = [approval for approval in earlier if approval.id != before]
-        approved = sorted(filter(_was_approved, others), key=_decided_at, reverse=True)
-        proposed = [approval for approval in others if before is None or approval.id < before]
+        approved, proposed = _earlier(await self._approvals.with_commits(agent, LOOKED_BACK), before)
         return DiffBases(
             running=running,
             approved=await self._first_there(agent, approved),
             proposed=await self._first_there(agent, proposed),
         )
+
+    async def listed(self, approval: ApprovalView, running: str | None) -> ApprovalView:
+        """As `fresh`, without a look into the repository: for lists, which are read often."""
+        if approval.commit is None or approval.status is not ApprovalStatus.PENDING:
+            return approval
+        with_commits = await self._approvals.with_commits(approval.agent, LOOKED_BACK)
+        approved, proposed = (_first_commit(found) for found in _earlier(with_commits, approval.id))
+        bases = DiffBases(running=running, approved=approved, proposed=proposed)
+        return approval.model_copy(update={"bases": bases})
 
     async def fresh(self, approval: ApprovalView) -> ApprovalView:
         """With the bases of now, as long as it waits."""
@@ -308,6 +314,19 @@ def _was_approved(approval: ApprovalView) -> bool:
     if approval.status in (*IN_WORK, ApprovalStatus.DEPLOYED):
         return True
     return approval.status is ApprovalStatus.FAILED and approval.resolved_by is not None
+
+
+def _earlier(
+    approvals: list[ApprovalView], before: int | None
+) -> tuple[list[ApprovalView], list[ApprovalView]]:
+    """Those that were approved, the last one first; those asked for before `before`, the same."""
+    others = [approval for approval in approvals if approval.id != before]
+    approved = sorted(filter(_was_approved, others), key=_decided_at, reverse=True)
+    return approved, [approval for approval in others if before is None or approval.id < before]
+
+
+def _first_commit(approvals: list[ApprovalView]) -> str | None:
+    return approvals[0].commit if approvals else None
 
 
 def _decided_at(approval: ApprovalView) -> int:

@@ -7,6 +7,7 @@ from hive_core.approvals import Approvals, Proposal
 from hive_core.principals import Kind, Principal
 from hive_core.proposals import COMMIT_GONE, STATE_MISSING, Proposals, Submission
 from hive_core.registry import Registry
+from hive_core.roster import Roster
 from hive_shared import wire
 from hive_shared.errors import BadRequest, Conflict
 from hive_shared.names import check_agent_name
@@ -16,8 +17,11 @@ from hive_shared.wire import ApprovalKind, ApprovalStatus, ApprovalView
 class Requests:
     """The way of a request through proposals and approvals; what is approved, the deployer carries out."""
 
-    def __init__(self, registry: Registry, approvals: Approvals, proposals: Proposals) -> None:
+    def __init__(
+        self, registry: Registry, roster: Roster, approvals: Approvals, proposals: Proposals
+    ) -> None:
         self._registry = registry
+        self._roster = roster
         self._approvals = approvals
         self._proposals = proposals
 
@@ -123,7 +127,7 @@ class Requests:
     async def listed(self, resolved: int) -> list[ApprovalView]:
         """What waits or is under way, oldest first; then the last `resolved` others, newest first."""
         waiting = await self._proposals.end_orphans(await self._approvals.pending())
-        fresh = [await self._proposals.fresh(approval) for approval in waiting]
+        fresh = [await self._proposals.listed(a, self._roster.commit(a.agent)) for a in waiting]
         under_way = await self._approvals.unfinished()
         listed = sorted({a.id: a for a in (*fresh, *under_way)}.values(), key=lambda a: a.id)
         if not resolved:

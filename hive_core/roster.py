@@ -62,6 +62,10 @@ class Roster:
     def state(self, name: str) -> AgentState:
         return self._of(name).state
 
+    def commit(self, name: str) -> str | None:
+        """Which configuration a live agent runs; None for others."""
+        return self._of(name).commit if name in self._live else None
+
     def view(self, name: str) -> AgentView:
         """The agent as it is now; raises `UnknownAgent`."""
         return self._view(self._registry.require(name))
