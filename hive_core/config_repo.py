@@ -89,6 +89,7 @@ class ConfigRepo:
         self._staging = paths.state_root / "staging"
         self._changing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._receiving = asyncio.Semaphore(limits.RECEIVING_MAX)
+        self._comparing = asyncio.Semaphore(limits.COMPARING_MAX)
         self._swept = False
 
     # --- making -------------------------------------------------------------
@@ -142,7 +143,7 @@ class ConfigRepo:
         """Take a commit with its history out of a pack into the applied repository, and keep it there.
 
         The descriptor stays the caller's. Raises `CommitRefused` with path and rule, `NotFound` without an
-        applied repository, and `OSError` or `CommandFailed` where it is not the pack's fault.
+        applied repository, and `Unavailable` or `CommandFailed` where it is not the pack's fault.
         """
         _require_submitted(sha)
         git = self._git(agent)
@@ -207,14 +208,16 @@ class ConfigRepo:
         """What changed from `base` (None: from nothing) to `sha`, all of it; raises `NotFound`.
 
         A file's text is at most 512 KiB on the wire, that of all files 4 MiB; beyond that it is truncated,
-        and its counts are right all the same.
+        and its counts are right all the same. Raises `DiffTooLarge` where git cannot do it in time.
         """
         await self._require(agent, sha)
         if base is not None:
             await self._require(agent, base)
         git = self._git(agent)
-        changes, patch = await comparison.changes(git, base, sha), await comparison.patch(git, base, sha)
-        return await asyncio.to_thread(comparison.file_diffs, changes, patch)
+        async with self._comparing:
+            changes = await comparison.changes(git, base, sha)
+            patch = await comparison.patch(git, base, sha)
+            return await asyncio.to_thread(comparison.file_diffs, changes, patch)
 
     # --- what runs ----------------------------------------------------------
 

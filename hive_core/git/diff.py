@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
+from hive_core.containers.command import TookTooLong
 from hive_core.git import limits
 from hive_core.git.program import EMPTY_TREE, Git
 from hive_shared.errors import HiveError
@@ -30,6 +31,10 @@ BINARY = "\\ Not text: it contains NUL bytes, and is not shown\n"
 
 class DiffUnreadable(HiveError):
     """git's comparison of two commits is not of the form it should be."""
+
+
+class DiffTooLarge(HiveError):
+    """These two commits are too large and too different to compare. Compare with another one, or deny it."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +79,17 @@ async def changes(git: Git, base: str | None, sha: str) -> bytes:
 
 
 async def patch(git: Git, base: str | None, sha: str) -> bytes:
-    """The whole unified diff of all files, in the order of `changes`."""
-    trees = (base or EMPTY_TREE, sha)
-    return await git.run(*_TREES, *_PATCH, *trees, "--", output_max_bytes=limits.DIFF_OUTPUT_MAX_BYTES)
+    """The whole unified diff of all files, in the order of `changes`; raises `DiffTooLarge`."""
+    arguments = (*_TREES, *_PATCH, base or EMPTY_TREE, sha, "--")
+    try:
+        captured = await git.attempt(*arguments, output_max_bytes=limits.DIFF_OUTPUT_MAX_BYTES)
+    except TookTooLong:
+        raise DiffTooLarge from None
+    if captured.cut or captured.exit_code < 0:  # ended for what it used
+        raise DiffTooLarge
+    if captured.exit_code != 0:
+        raise captured.failure()
+    return captured.output
 
 
 def file_diffs(raw: bytes, patch: bytes) -> list[FileDiff]:

@@ -27,6 +27,7 @@ GIT_MEMORY_BYTES = 1024 * MIB  # address space: git maps packs as a whole
 GIT_FILE_MAX_BYTES = 2 * PACK_MAX_BYTES
 GIT_OUTPUT_MAX_BYTES = MIB
 RECEIVING_MAX = 2  # submits that are checked at once; the others wait
+COMPARING_MAX = 2  # likewise diffs: two trees made to be hard to compare take git some ten seconds
 
 MESSAGE_MAX_CHARACTERS = 4096
 AUTHOR_MAX_CHARACTERS = 200

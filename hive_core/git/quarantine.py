@@ -24,6 +24,7 @@ from hive_core.git.refusal import CommitRefused, shown
 from hive_core.git.repository import lay_out, list_tree, read_commit, read_files, type_of
 from hive_core.git.tree import TOP_FILE, check_top_file
 from hive_core.untrusted import delete_tree
+from hive_shared.errors import Unavailable
 from hive_shared.wire import PACK_NAME_PATTERN
 
 PREFIX = "import-"
@@ -106,7 +107,10 @@ def clear_leftovers(staging: Path) -> None:
 
 
 async def take_pack(place: Quarantine, source: int) -> Path:
-    """Copy the pack, and look at it from outside; raises `CommitRefused`. It takes bounded time."""
+    """Copy the pack, and look at it from outside; it takes bounded time.
+
+    Raises `CommitRefused`, or `Unavailable` if the disk is full or broken.
+    """
     pack = place.directory / "submitted"
     patience = Patience(limits.SCAN_SECONDS)
 
@@ -117,6 +121,10 @@ async def take_pack(place: Quarantine, source: int) -> Path:
     working = asyncio.ensure_future(asyncio.to_thread(work))
     try:
         await asyncio.shield(working)
+    except OSError as error:
+        raise Unavailable(
+            f"the pack cannot be stored or read: {error.strerror}; see to it, then submit again"
+        ) from None
     except asyncio.CancelledError:
         patience.given_up = True  # the thread must be gone before its directory and descriptor are
         await asyncio.wait([working])

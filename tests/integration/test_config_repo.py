@@ -1,6 +1,7 @@
 """The repositories of a configuration with real git: made, imported, named, compared, put in place."""
 
 import asyncio
+import errno
 import os
 import shutil
 import stat
@@ -13,7 +14,7 @@ from hive_core.config_repo import CommitRefused, ConfigRepo, File, open_pack
 from hive_core.git import files as placing
 from hive_core.git import limits, quarantine
 from hive_core.git.program import Git
-from hive_shared.errors import BadRequest, Conflict, HiveError, NotFound
+from hive_shared.errors import BadRequest, Conflict, HiveError, NotFound, Unavailable
 from tests.conftest import need
 from tests.support.git_objects import DIRECTORY, FILE, PROGRAM, QUIET, Hive, Workshop, plain_git
 
@@ -240,6 +241,21 @@ async def test_cancelling_a_submit_leaves_nothing(hive: Hive) -> None:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         assert hive.leftovers() == []
+    await hive.submit(pack, sha)
+
+
+async def test_a_full_disk_is_said_and_leaves_nothing(hive: Hive, monkeypatch: pytest.MonkeyPatch) -> None:
+    sha = propose(hive, agent_nix="{ }")
+    pack = packed(hive, sha)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(quarantine, "copy_pack", full)
+        with pytest.raises(Unavailable, match="No space left on device"):
+            await hive.submit(pack, sha)
+    assert hive.leftovers() == []
     await hive.submit(pack, sha)
 
 

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hive_core.git import limits
-from hive_core.git.diff import BINARY, DiffUnreadable, changes, file_diffs, patch
-from hive_core.git.program import Git
+from hive_core.git.diff import BINARY, DiffTooLarge, DiffUnreadable, changes, file_diffs, patch
+from hive_core.git.program import EMPTY_TREE, Git
 from hive_core.git.repository import lay_out
 from hive_shared.wire import FileDiff
 from tests.support.git_objects import DIRECTORY, FILE, PROGRAM, Workshop
@@ -134,6 +134,18 @@ async def test_two_whole_trees_of_empty_lines_are_within_what_is_read(tmp_path: 
     most = limits.TREE_MAX_BYTES
     (only,) = await compared(tmp_path, {b"a": b"\n" * most}, {b"a": b"x" * most})
     assert only.deleted == limits.TREE_MAX_BYTES
+
+
+async def test_what_takes_too_long_to_compare_is_said_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "DIFF_OUTPUT_MAX_BYTES", 100)
+    with pytest.raises(DiffTooLarge, match="or deny it"):
+        await compared(tmp_path, None, {b"a": b"line\n" * 100})
+    monkeypatch.undo()
+    monkeypatch.setattr(limits, "GIT_SECONDS", 0)
+    with pytest.raises(DiffTooLarge):
+        await patch(git_at(tmp_path), None, EMPTY_TREE)
 
 
 def test_what_git_would_never_say_is_an_error_and_not_a_diff() -> None:
