@@ -153,7 +153,9 @@ async def _shown(client: Client, approval: wire.ApprovalView) -> Compared | None
 
 def _show_card(approval: wire.ApprovalView, shown: Compared | None) -> None:
     sheet = Sheet.of(sys.stderr)
-    lines = cli_diff.header(approval, sheet, shown.summary if shown else None)
+    # A long list has its texts cut: the diff comes with all of the approval.
+    whole = shown.summary.approval if shown else approval
+    lines = cli_diff.header(whole, sheet, shown.summary if shown else None)
     if shown is not None:
         lines += ["", *cli_diff.stat(shown.files, shown.summary, sheet)]
     cli_output.put("\n".join([*lines, ""]), sys.stderr)

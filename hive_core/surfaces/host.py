@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from hive_core.actions import RESOLVED_SHOWN, Actions
 from hive_core.principals import Principal
+from hive_core.surfaces.line_room import approvals_in_room, deployments_in_room, file_in_room
 from hive_core.surfaces.routes import Call, Routes, handler
 from hive_shared import wire
 from hive_shared.server import Answer, Handler
@@ -52,7 +53,8 @@ async def _list(call: Call, request: wire.ListAgents) -> Answer:
 
 async def _pending(call: Call, request: wire.Pending) -> Answer:
     resolved = RESOLVED_LISTED if request.all else 0
-    return wire.ApprovalList(approvals=await call.actions.pending(call.who, resolved=resolved))
+    listed = await call.actions.pending(call.who, resolved=resolved)
+    return wire.ApprovalList(approvals=approvals_in_room(listed))
 
 
 async def _approve(call: Call, request: wire.Approve) -> Answer:
@@ -67,7 +69,7 @@ async def _deny(call: Call, request: wire.Deny) -> Answer:
 
 async def _diff(call: Call, request: wire.Diff) -> Answer:
     summary, files = await call.actions.diff(call.who, request.approval_id, request.base)
-    return _items(files, summary)
+    return _items([file_in_room(file) for file in files], summary)
 
 
 async def _items(items: Sequence[wire.Model], result: wire.Model) -> AsyncIterator[wire.Model]:
@@ -97,7 +99,8 @@ async def _rollback(call: Call, request: wire.Rollback) -> Answer:
 
 
 async def _history(call: Call, request: wire.History) -> Answer:
-    return await call.actions.history(call.who, request.name)
+    ran = await call.actions.history(call.who, request.name)
+    return wire.Deployments(deployments=deployments_in_room(ran.deployments))
 
 
 async def _cancel_question(call: Call, request: wire.CancelQuestion) -> Answer:

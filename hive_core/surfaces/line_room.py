@@ -1,0 +1,70 @@
+"""Makes long answers fit one line of the wire (SPEC section 4).
+
+Agents write the texts in approvals, histories and diffs. What one of them wrote must not keep the
+operator from seeing the list, or from denying (SECURITY 11): what is too long is cut, and says so.
+"""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from hive_shared import wire
+from hive_shared.jsonlines import encode
+
+M = TypeVar("M", bound=wire.Model)
+TEXT_MAX_CHARACTERS = 200  # of a text in a list that would not fit otherwise
+FLAGS_MAX = 10  # of one approval in such a list
+CUT = " … (cut)"
+
+
+def approvals_in_room(approvals: Sequence[wire.ApprovalView]) -> list[wire.ApprovalView]:
+    """`approvals`, those that wait with their texts cut if need be, and as many of the others as fit."""
+    if _size(approvals) <= wire.BATCH_MAX_BYTES:
+        return list(approvals)
+    return _first_that_fit([_short_approval(approval) for approval in approvals])
+
+
+def deployments_in_room(deployments: Sequence[wire.Deployment]) -> list[wire.Deployment]:
+    """`deployments` with their messages cut if need be, and as many of the newest as fit."""
+    if _size(deployments) <= wire.BATCH_MAX_BYTES:
+        return list(deployments)
+    short = [entry.model_copy(update={"message": _short(entry.message)}) for entry in deployments]
+    return _first_that_fit(short)
+
+
+def file_in_room(file: wire.FileDiff) -> wire.FileDiff:
+    """`file` with its text cut at a line, and marked as truncated, if it would not fit."""
+    while (size := _size([file])) > wire.BATCH_MAX_BYTES:
+        kept = len(file.text) * wire.BATCH_MAX_BYTES // size - 1
+        at_line = file.text.rfind("\n", 0, kept) + 1
+        file = file.model_copy(update={"text": file.text[: at_line or kept], "truncated": True})
+    return file
+
+
+def _short_approval(approval: wire.ApprovalView) -> wire.ApprovalView:
+    left_out = len(approval.flags) - FLAGS_MAX
+    flags = [
+        flag.model_copy(update={"path": _short(flag.path), "text": _short(flag.text)})
+        for flag in approval.flags[:FLAGS_MAX]
+    ]
+    if left_out > 0:
+        more = f"And {left_out} more; the diff of this approval has all of them."
+        flags.append(approval.flags[FLAGS_MAX].model_copy(update={"rule": "more", "text": more}))
+    texts = {name: _short(getattr(approval, name)) for name in ("message", "note", "outcome", "author")}
+    return approval.model_copy(update={**texts, "flags": flags})
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= TEXT_MAX_CHARACTERS else text[:TEXT_MAX_CHARACTERS] + CUT
+
+
+def _first_that_fit(values: list[M]) -> list[M]:
+    room = wire.BATCH_MAX_BYTES
+    for number, value in enumerate(values):
+        room -= _size([value])
+        if room < 0:
+            return values[:number]
+    return values
+
+
+def _size(values: Sequence[wire.Model]) -> int:
+    return sum(len(encode(value.model_dump(mode="json"))) for value in values)
