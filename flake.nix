@@ -83,7 +83,10 @@
         in
         {
           package = self.packages.${system}.default; # runs the unit tests
-          container = self.nixosConfigurations.agent-base.config.system.build.toplevel;
+          container =
+            (self.nixosConfigurations.agent-base.extendModules {
+              modules = [ { nixpkgs.hostPlatform = system; } ];
+            }).config.system.build.toplevel;
           hive = import ./nix/tests/hive.nix { inherit pkgs self; };
           docs = pkgs.runCommand "hyperhive-docs" { } ''
             sed -n '/^<!-- options: begin -->$/,/^<!-- options: end -->$/p' ${./docs/nixos.md} | sed '1d;$d' >table

@@ -18,7 +18,7 @@ let
   percentOf =
     value:
     if lib.isString value then lib.toIntBase10 (lib.head (builtins.match "([0-9]{1,6}) *%" value)) else value;
-  aFlake = lib.addCheck types.attrs (value: value ? outPath && value ? narHash) // {
+  aFlake = types.addCheck types.attrs (value: value ? outPath && value ? narHash) // {
     description = "flake";
   };
 in
@@ -134,7 +134,7 @@ in
       };
 
       tasksMax = mkOption {
-        type = lib.addCheck types.int (value: value >= 16) // {
+        type = types.addCheck types.int (value: value >= 16) // {
           description = "integer of at least 16";
         };
         default = 512;
@@ -157,6 +157,7 @@ in
       dashboard_port = cfg.dashboardPort;
       listen_address = cfg.listenAddress;
       operator_pronouns = cfg.operatorPronouns;
+      allow_unfree_claude_code = cfg.agent.allowUnfreeClaudeCode;
       private_network = cfg.privateNetwork;
       user_namespaces = cfg.userNamespaces;
       model = cfg.agent.model;
@@ -177,9 +178,10 @@ in
           cfg.hyperhiveFlake
         else
           # With its context: as long as the host's system refers to it, it is not garbage.
-          "path:${cfg.hyperhiveFlake.outPath}?narHash=${inQuery cfg.hyperhiveFlake.narHash}&lastModified=${
-            toString (cfg.hyperhiveFlake.lastModified or 0)
-          }";
+          "path:${cfg.hyperhiveFlake.outPath}?narHash=${inQuery cfg.hyperhiveFlake.narHash}"
+          + lib.optionalString (
+            cfg.hyperhiveFlake ? lastModified
+          ) "&lastModified=${toString cfg.hyperhiveFlake.lastModified}";
     };
   };
 }

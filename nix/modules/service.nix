@@ -47,11 +47,6 @@ in
         config.nix.package
         "/run/current-system/sw"
       ];
-      environment = {
-        # The sandbox below leaves the daemon of Nix as the only way to the store.
-        NIX_REMOTE = "daemon";
-        HOME = "/var/lib/hyperhive";
-      };
 
       unitConfig.StartLimitIntervalSec = 0;
       serviceConfig = {

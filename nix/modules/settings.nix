@@ -13,13 +13,13 @@ let
       inherit description;
     };
   size = types.either types.ints.positive (types.strMatching "[0-9]+ *[KMGTkmgt]?i?[Bb]?");
-  seconds = lib.addCheck types.number (value: value > 0) // {
+  seconds = types.addCheck types.number (value: value > 0) // {
     description = "seconds, more than 0";
   };
   count = types.ints.positive;
   between = lowest: highest: types.ints.between lowest highest;
   atLeast =
-    least: lib.addCheck types.int (value: value >= least) // { description = "integer of at least ${toString least}"; };
+    least: types.addCheck types.int (value: value >= least) // { description = "integer of at least ${toString least}"; };
 in
 {
   host_name = setting (types.strMatching "[a-z0-9][a-z0-9.-]{0,62}") "What this machine is called in the database.";
@@ -43,6 +43,7 @@ in
   };
 
   hyperhive_flake = setting types.str "Where containers take hyperhive from.";
+  allow_unfree_claude_code = setting types.bool "Whether containers may have the Claude Code CLI, which is unfree.";
   private_network = setting types.bool "Whether containers have a network of their own.";
   user_namespaces = setting types.bool "Whether root in a container is nobody outside.";
 

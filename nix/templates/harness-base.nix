@@ -62,7 +62,7 @@ let
       HOME = "/root";
       PYTHONUNBUFFERED = "1";
     }
-    // lib.optionalAttrs claude { HIVE_CLAUDE = lib.getExe cfg.claudePackage; }
+    // lib.optionalAttrs (claude && cfg.hive.allowClaude) { HIVE_CLAUDE = lib.getExe cfg.claudePackage; }
     // lib.filterAttrs (_: value: value != null) {
       HIVE_EXTRA_MCP = if cfg.extraMcpServers == { } then null else builtins.toJSON cfg.extraMcpServers;
       HIVE_ALLOWED_TOOLS = lib.mapNullable builtins.toJSON cfg.allowedTools;
@@ -87,7 +87,7 @@ in
     documentation.enable = lib.mkDefault false;
 
     # A container evaluates its own nixpkgs: what the host allows does not reach it. This one and no other.
-    nixpkgs.config.allowUnfreePredicate = lib.mkIf claude (
+    nixpkgs.config.allowUnfreePredicate = lib.mkIf (claude && cfg.hive.allowClaude) (
       package: lib.elem (lib.getName package) [ "claude-code" ]
     );
     hyperhive.claudePackage = lib.mkDefault pkgs.claude-code;
@@ -96,7 +96,7 @@ in
       pkgs.git
       cfg.package
     ]
-    ++ lib.optional claude cfg.claudePackage;
+    ++ lib.optional (claude && cfg.hive.allowClaude) cfg.claudePackage;
 
     # Read by core from the built system, without a second evaluation: what the configuration asks for.
     environment.etc."hyperhive/agent.json".source = json.generate "agent.json" cfg.system;
@@ -110,6 +110,10 @@ in
     };
 
     assertions = [
+      {
+        assertion = !claude || cfg.hive.allowClaude;
+        message = "hyperhive.backend is \"claude\", and the Claude Code CLI is unfree. The operator of the host allows it in agents' containers with services.hive-c0re.agent.allowUnfreeClaudeCode = true; or use backend \"rehearsal\".";
+      }
       {
         assertion = refused == [ ];
         message = "environment.variables: ${lib.concatStringsSep ", " refused} is set by hyperhive itself; a configuration cannot change it.";

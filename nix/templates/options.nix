@@ -88,7 +88,7 @@ let
     if lib.isString value then lib.toIntBase10 (lib.head (builtins.match "([0-9]{1,6}) *%" value)) else value;
   atLeast =
     least:
-    lib.addCheck types.int (value: value >= least)
+    types.addCheck types.int (value: value >= least)
     // {
       description = "integer of at least ${toString least}";
     };
@@ -96,12 +96,12 @@ let
     let
       form = types.either types.ints.positive (types.strMatching "[0-9]{1,15} *[KMGTkmgt]?i?[Bb]?");
     in
-    lib.addCheck form (value: sizeOf value >= 64 * 1024 * 1024)
+    types.addCheck form (value: sizeOf value >= 64 * 1024 * 1024)
     // {
       description = "size such as \"512M\" or \"2G\", at least 64M";
     };
   quota =
-    lib.addCheck (types.either types.ints.positive (types.strMatching "[0-9]{1,6} *%")) (
+    types.addCheck (types.either types.ints.positive (types.strMatching "[0-9]{1,6} *%")) (
       value: percentOf value >= 1
     )
     // {
@@ -211,6 +211,12 @@ in
         default = "rehearsal";
         internal = true;
         description = "Backend where `hyperhive.backend` is null.";
+      };
+      allowClaude = mkOption {
+        type = types.bool;
+        default = false;
+        internal = true;
+        description = "Whether the operator has allowed the Claude Code CLI, which is unfree.";
       };
       environment = mkOption {
         type = types.attrsOf types.str;

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.conftest import PROJECT, need
 from tests.support.debian_root import debian_root
 
@@ -29,15 +31,13 @@ warn-dirty = false
 
 def nixpkgs_library() -> Path:
     """`lib` of nixpkgs, which `HIVE_NIXPKGS_LIB` names; skips without it, in CI too: it is not packaged."""
-    import pytest
-
     named = os.environ.get("HIVE_NIXPKGS_LIB")
     if not named:
         pytest.skip("HIVE_NIXPKGS_LIB does not name nixpkgs' library (a checkout of nixpkgs, or its lib)")
-    for place in (Path(named) / "lib", Path(named)):
-        if (place / "default.nix").is_file():
-            return place.resolve()
-    pytest.fail(f"HIVE_NIXPKGS_LIB is {named}, and there is no lib/default.nix", pytrace=False)
+    places = (Path(named) / "lib", Path(named))
+    found = next((place for place in places if (place / "default.nix").is_file()), None)
+    assert found, f"HIVE_NIXPKGS_LIB is {named}, and there is no lib/default.nix"
+    return found.resolve()
 
 
 @functools.cache
@@ -54,7 +54,7 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """A program of the root, with the project at `/source` and `shows` (inside → outside) beside it.
 
-    Directories below `/work` are copied and may be written; all else is read-only.
+    All that is shown is read-only; `/tmp` is not.
     """
     root = _root()
     binds = {SOURCE: PROJECT, STANDINS: PROJECT / "tests" / "nix" / "standins", **(shows or {})}
@@ -63,7 +63,18 @@ def run(
         arguments += ["--ro-bind", str(root / name), f"/{name}"]
     for name in ("bin", "lib", "lib64", "sbin"):
         arguments += ["--symlink", f"usr/{name}", f"/{name}"]
-    arguments += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--dir", "/nix/store", "--dir", "/home"]
+    arguments += [
+        "--proc",
+        "/proc",
+        "--dev",
+        "/dev",
+        "--tmpfs",
+        "/tmp",
+        "--dir",
+        "/nix/store",
+        "--dir",
+        "/home",
+    ]
     for inside, outside in binds.items():
         arguments += ["--ro-bind", str(outside), str(inside)]
     variables = {
@@ -94,9 +105,7 @@ def evaluate(expression: str, *, shows: Mapping[Path, Path] | None = None) -> An
 
     Not pure, so that it may import what the sandbox shows; there is nothing else to see.
     """
-    done = run(
-        *("nix", "eval", "--impure", "--json", "--file", "-"), given=expression, shows=shows
-    )
+    done = run(*("nix", "eval", "--impure", "--json", "--file", "-"), given=expression, shows=shows)
     if done.returncode != 0:
         raise NixError(plain(done.stderr))
     return json.loads(done.stdout)
