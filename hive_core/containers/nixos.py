@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,7 +25,6 @@ from hive_core.containers.nixos_conf import (
     Conf,
     Confs,
     check_path,
-    environment_file,
     network_values,
     nspawn_flags,
 )
@@ -47,7 +46,6 @@ from hive_shared.paths import HostPaths
 
 log = logging.getLogger(__name__)
 
-ENVIRONMENT_INSIDE = Path("/run/hyperhive.env")  # the harness unit's EnvironmentFile
 START_SECONDS = 180.0  # NixOS gives a container one minute to come up, by default
 STOP_BEYOND_GRACE_SECONDS = 60.0
 SYSTEMCTL_SECONDS = 60.0
@@ -124,7 +122,7 @@ class NixosRuntime:
         self._places = places or Places()
         self._programs = programs or Programs()
         self._revision = revision
-        self._own = paths.state_root / "nixos"  # environment files, and what each container was started with
+        self._own = paths.state_root / "nixos"  # what was built, and what each container was started with
         flakes = self._own / "flakes"
         self._confs = Confs(self._places.containers, paths.state_root, flakes)
         self._program = NixosContainer(
@@ -229,7 +227,6 @@ class NixosRuntime:
                 remove_drop_in(self._places.units, container)
             if not self._confs.exists(container):
                 await asyncio.to_thread(self._systems.forget, agent)
-                self._environment_file(container).unlink(missing_ok=True)
                 self._started_file(container).unlink(missing_ok=True)
 
     def list(self) -> Sequence[str]:
@@ -247,13 +244,13 @@ class NixosRuntime:
         return ContainerStatus(agent, self._units.condition(container), self._units.pid(container))
 
     def outdated(self, agent: str) -> bool:
-        """Whether it runs, and was started otherwise (binds, network, environment) than it is made now."""
+        """Whether it runs, and was started with other binds or another network than it has now."""
         container = container_name(agent)
         conf = self._confs.read(container)
         if conf is None or self._units.condition(container) is not Condition.UP:
             return False
         try:
-            return self._started_file(container).read_text() != self._run_digest(container, conf)
+            return self._started_file(container).read_text() != _run_digest(conf)
         except FileNotFoundError:
             return True
 
@@ -297,7 +294,7 @@ class NixosRuntime:
             await self._make(container, system)
         elif self._installed(container) != system.path:
             profile = self._places.profiles / container
-            profile.mkdir(mode=0o755, parents=True, exist_ok=True)  # a `create` that was killed made none
+            _make_readable(profile)  # a `create` that was killed made none
             await self._program.update(container, system.flake)
         installed = self._installed(container)
         if installed != system.path:
@@ -330,19 +327,7 @@ class NixosRuntime:
         """The binds; raises `HiveError` if one of them cannot be."""
         for bind in spec.binds:
             _check_source(bind.source)
-        source = self._environment_file(spec.container)
-        check_path(source)
-        self._write_environment(source, spec.environment)
-        binds = [*spec.binds, Bind(source, ENVIRONMENT_INSIDE)]
-        return " ".join(nspawn_flags(binds, private_users=self._options.private_users))
-
-    def _write_environment(self, path: Path, variables: Mapping[str, str]) -> None:
-        text = environment_file(variables)
-        with contextlib.suppress(FileNotFoundError):
-            if path.read_bytes() == text:
-                return
-        write_file(path.parent, path.name, text)
-        path.chmod(0o644)  # with private users, whoever reads it inside is nobody here
+        return " ".join(nspawn_flags(spec.binds, private_users=self._options.private_users))
 
     def _write_conf(self, container: str, system: NixosSystem, flags: str) -> None:
         """Our values in the conf of a container that exists; nothing is written if they are there."""
@@ -443,27 +428,28 @@ class NixosRuntime:
         since = conf.value(CREATED) or ""
         return since if since.isdigit() else str(int(time.time()))
 
-    def _environment_file(self, container: str) -> Path:
-        return self._own / f"{container}.env"
-
     def _started_file(self, container: str) -> Path:
         return self._own / f"{container}.started"
 
     def _note_started(self, container: str, conf: Conf) -> None:
         path = self._started_file(container)
-        write_file(path.parent, path.name, self._run_digest(container, conf).encode())
-
-    def _run_digest(self, container: str, conf: Conf) -> str:
-        """What a container is started with, short."""
-        with contextlib.suppress(FileNotFoundError):
-            environment = self._environment_file(container).read_bytes()
-            values = [environment, *(conf.value(key) for key in _RUN_KEYS)]
-            return hashlib.sha256(repr(values).encode()).hexdigest()
-        return ""
+        write_file(path.parent, path.name, _run_digest(conf).encode())
 
     def _tell(self, change: StatusChange) -> None:
         for callback in tuple(self._subscribers):
             callback(change)
+
+
+def _make_readable(directory: Path) -> None:
+    """As nixos-container makes it, whatever our own umask is."""
+    if not directory.is_dir():
+        directory.mkdir(parents=True)
+        directory.chmod(0o755)
+
+
+def _run_digest(conf: Conf) -> str:
+    """What a container is started with, short."""
+    return hashlib.sha256(repr([conf.value(key) for key in _RUN_KEYS]).encode()).hexdigest()
 
 
 def _check_source(path: Path) -> None:

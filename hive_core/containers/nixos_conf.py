@@ -180,13 +180,6 @@ def check_path(path: Path) -> str:
     return text
 
 
-def environment_file(variables: Mapping[str, str]) -> bytes:
-    """Variables as systemd's `EnvironmentFile` reads them, also those with quotes and line breaks."""
-    return "".join(f'{name}="{_escaped(value)}"\n' for name, value in variables.items()).encode(
-        "utf-8", "replace"
-    )
-
-
 def _bind_flag(bind: Bind, *, private_users: bool) -> str:
     flag = "--bind" if bind.writable else "--bind-ro"
     mapped = ":idmap" if bind.writable and private_users else ""

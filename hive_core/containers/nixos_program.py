@@ -23,6 +23,7 @@ DESTROY_SECONDS = 120.0
 NIX_OPTIONS = (
     "--option", "extra-experimental-features", "nix-command flakes",
     "--option", "allow-import-from-derivation", "false",
+    "--option", "accept-flake-config", "false",
 )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hive_core.containers.base import BuildFailed, System
 from hive_core.containers.command import SHOWN_LINES, CommandFailed, printing
+from hive_core.containers.local_system import LocalLimits
 from hive_core.containers.nixos_conf import check_path
 from hive_core.containers.nixos_program import FLAKE_ATTRIBUTE, NIX_OPTIONS, NixosContainer
 from hive_core.terminal_text import clean_line
@@ -28,19 +29,22 @@ KEPT_PER_AGENT = 8
 DIGEST_CHARACTERS = 20
 FLAKE_DIRECTORY = "flake"
 RESULT_LINK = "result"
+DESCRIPTION = "etc/hyperhive/agent.json"  # in the system; made by the module of agents' containers
+DESCRIPTION_MAX_BYTES = 1024 * 1024
 
 # Name of the agent → the generated files of its flake, by name.
 Render = Callable[[str], Mapping[str, str]]
 
 
 class NixosSystem(BaseModel):
-    """A system that was built: its store path, and the flake that it was built from."""
+    """A system that was built: its store path, the flake it was built from, and what core must know of it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["nixos"] = "nixos"
     path: str
     flake: str  # a flake reference, without attribute
+    limits: LocalLimits = LocalLimits()  # that the configuration asks for
 
     @classmethod
     def of(cls, agent: str, system: System) -> "NixosSystem":
@@ -88,7 +92,8 @@ class Systems:
                 f"it was ended: {seen}"
             ) from None
         await asyncio.to_thread(self._prune, agent, keep=place)
-        return NixosSystem(path=os.readlink(place / RESULT_LINK), flake=flake)
+        path = os.readlink(place / RESULT_LINK)
+        return NixosSystem(path=path, flake=flake, limits=await asyncio.to_thread(_limits_of, Path(path)))
 
     def ready(self, agent: str, system: NixosSystem) -> None:
         """Raise `HiveError` if its flake is not here any more."""
@@ -138,6 +143,27 @@ class Systems:
             if place != keep:
                 with contextlib.suppress(OSError):
                     shutil.rmtree(place)
+
+
+class _Described(BaseModel):
+    """Of `agent.json`, what is of use here; the container's own module writes more into it."""
+
+    limits: LocalLimits = LocalLimits()
+
+
+def _limits_of(system: Path) -> LocalLimits:
+    """What the built configuration asks for; raises `BuildFailed` if it says something else instead."""
+    described = system / DESCRIPTION
+    if not described.exists():
+        return LocalLimits()
+    real = described.resolve()
+    if not real.is_relative_to(system.parent):
+        raise BuildFailed(f"{DESCRIPTION} of the built system leads out of the store, to {real}")
+    try:
+        with real.open("rb") as file:
+            return _Described.model_validate_json(file.read(DESCRIPTION_MAX_BYTES)).limits
+    except (OSError, ValidationError):
+        raise BuildFailed(f"{DESCRIPTION} of the built system is not what hyperhive writes there") from None
 
 
 def _files(tree: Path) -> dict[str, bytes]:

@@ -64,7 +64,8 @@ def write_drop_in(units: Path, container: str, text: str) -> bool:
     except (FileNotFoundError, UnicodeDecodeError):
         pass
     try:
-        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        directory.mkdir(parents=True, exist_ok=True)
+        directory.chmod(0o755)
         write_file(directory, DROP_IN, text.encode())
         path.chmod(0o644)
     except OSError as error:

@@ -1,18 +1,16 @@
 """What the stand-in's systems have as `init`: the first process of a container.
 
-It stands for a NixOS stage 2 and its systemd: reads the harness unit's environment file, says when it is
-ready, runs one service on the console, reaps, and ends in order on SIGRTMIN+3, which is how systemd-nspawn
-passes on a stop. Unlike systemd, it does not start its service again: when that ends, the container does.
+It stands for a NixOS stage 2 and its systemd: says when it is ready, runs one service on the console,
+reaps, and ends in order on SIGRTMIN+3, which is how systemd-nspawn passes on a stop. Unlike systemd, it does
+not start its service again: when that ends, the container does.
 """
 
 import os
-import re
 import signal
 import socket
 import subprocess
 import sys
 
-ENVIRONMENT = "/run/hyperhive.env"
 PYTHON = "/opt/python/bin/python3"
 
 
@@ -39,7 +37,9 @@ def main() -> int:
 
 
 def environment() -> dict[str, str]:
-    own = {
+    """What the harness's unit has; the module of agents' containers knows it from the generated flake."""
+    container = socket.gethostname()
+    return {
         "PATH": "/usr/bin:/usr/sbin",
         "HOME": "/root",
         "LANG": "C.UTF-8",
@@ -47,13 +47,12 @@ def environment() -> dict[str, str]:
         "PYTHONHOME": "/opt/python",
         "PYTHONPATH": "/opt/site:/opt/hyperhive",
         "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUNBUFFERED": "1",
+        "HIVE_AGENT": container.removeprefix("h-"),
+        "HIVE_ROLE": "agent" if container.startswith("h-") else "manager",
+        "HIVE_BACKEND": "rehearsal",
+        "HIVE_ISOLATION": "nixos-container",
     }
-    if os.path.exists(ENVIRONMENT):
-        with open(ENVIRONMENT) as file:
-            text = file.read()
-        for name, value in re.findall(r'^(\w+)="((?:[^"\\]|\\.)*)"$', text, re.MULTILINE | re.DOTALL):
-            own[name] = re.sub(r"\\(.)", r"\1", value, flags=re.DOTALL)
-    return own
 
 
 def ready() -> None:

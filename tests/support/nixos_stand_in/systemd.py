@@ -1,7 +1,7 @@
 """The stand-in's systemd and journal: `systemd.py HOST CONFIG` runs the `container@NAME.service` of one host.
 
 It knows what core relies on: jobs that wait, `Type=notify`, invocation ids, results, `Restart=`, start
-limits, drop-ins that count only once they were read, units that are forgotten when they are inactive, stopping
+limits, drop-ins that count only once they were read, units that are forgotten when inactive, stopping
 by SIGTERM, grace time and SIGKILL, limits by real cgroups where the machine has some. A start really runs
 systemd-nspawn.
 """
