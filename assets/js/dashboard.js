@@ -17,7 +17,7 @@ import { refreshPanel, takePanel } from "./panel.js";
 import { closedWithout, renderQuestions } from "./questions.js";
 import { takeCopying } from "./sha.js";
 import { follow } from "./stream.js";
-import { plural, shorten } from "./text.js";
+import { plural, shorten, shortSha } from "./text.js";
 import { renderTombstones } from "./tombstones.js";
 
 const PULSE_MS = 4000;
@@ -118,9 +118,9 @@ function tell(kind, data) {
 }
 
 /** @param {import("./types.js").ApprovalView} approval */
-function tellOutcome({ id, agent, status }) {
+function tellOutcome({ id, agent, status, commit }) {
   announce(`Approval ${id} for ${agent}: ${status}`);
-  if (status === "deployed") toast(`Approval ${id} is carried out: ${agent} runs.`);
+  if (status === "deployed") toast(`Approval ${id} is carried out: ${agent} runs${commit ? ` ${shortSha(commit)}` : ""}.`);
 }
 
 async function loadSnapshot() {

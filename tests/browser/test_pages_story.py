@@ -131,9 +131,51 @@ async def test_rehearsal_says_that_it_is_not_a_model_on_every_page(
     watched = await logged_in(rehearsal_hive, browser)
     page = watched.page
     await expect(page.locator("#rehearsal-warning")).to_be_visible()
+    await eventually(lambda: rehearsal_hive.is_idle("hm1nd"), "hm1nd is up")  # before that, its page is told 503
     await page.get_by_role("link", name="hm1nd").first.click()
     await expect(page.locator("body")).to_contain_text("not a model")
     await watched.shoot("06-rehearsal-agent")
+    assert watched.errors == []
+
+
+async def test_a_change_clicked_through_to_its_end_and_back(rehearsal_hive: Hive, browser: Browser) -> None:
+    """The manager asks, the operator reads and approves, a later change breaks, and the first comes back."""
+    watched = await logged_in(rehearsal_hive, browser)
+    page = watched.page
+    await grow(rehearsal_hive, page, "alice")
+    chip = page.locator('#container-list [data-key="alice"] .sha code')
+    first = await chip.inner_text()
+
+    await rehearsal_hive.send("hm1nd", "set variable GREETING=hello for alice because she is to be polite")
+    card = page.locator("#approval-list .card.waits")
+    await expect(card).to_contain_text("change the system of")
+    await expect(card).to_contain_text("she is to be polite")
+    await expect(card.locator(".unified .plus", has_text="GREETING")).to_be_visible()
+    await watched.shoot("07-change")
+    await watched.shoot("08-change-phone", PHONE)
+    await page.get_by_role("button", name=re.compile(r"^Approve \d+: alice")).click()
+    await expect(page.locator("#toasts")).to_contain_text("alice runs")
+    await expect(chip).not_to_have_text(first)
+    second = await chip.inner_text()
+
+    await rehearsal_hive.send("hm1nd", "break alice because somebody has to")
+    await expect(card).to_contain_text("somebody has to")
+    await page.get_by_role("button", name=re.compile(r"^Approve \d+: alice")).click()
+    failed = page.locator("#approval-list .card.tone-bad")
+    await expect(failed).to_contain_text("failed")
+    await expect(failed.locator(".build-log")).to_contain_text("agent.nix")
+    await expect(chip).to_have_text(second)
+    await watched.shoot("09-failed")
+    await page.get_by_role("button", name=re.compile("^Dismiss failed")).click()
+
+    await page.get_by_role("button", name="History of alice").click()
+    await expect(page.locator("#panel-history > li")).to_have_count(2)
+    await watched.shoot("10-history")
+    await page.get_by_role("button", name=f"Roll alice back to {first}").click()
+    await page.get_by_role("button", name="Roll back", exact=True).click()
+    await expect(page.locator("#panel-history > li").first).to_contain_text(first)
+    await expect(page.locator("#panel-history > li").first).to_contain_text("runs now")
+    await expect(chip).to_have_text(first)
     assert watched.errors == []
 
 
