@@ -7,7 +7,7 @@ container's unit: one place on the host that is there also while the container i
 import asyncio
 from collections.abc import AsyncGenerator
 
-from hive_core.containers.command import CommandFailed, printing, run
+from hive_core.containers.command import LINE_MAX_BYTES, CommandFailed, printing, run
 from hive_core.containers.nixos_unit import unit_of
 from hive_core.terminal_text import clean_line
 
@@ -25,7 +25,8 @@ class Journal:
     async def last(self, container: str, lines: int, *, since: str) -> list[str]:
         """The last lines since a time (Unix seconds), oldest first."""
         finished = await run(self._command(container, lines, since), timeout_seconds=LOGS_SECONDS)
-        return [_clean(line) for line in finished.output.split("\n")[:-1]][-lines:]
+        whole = finished.output.split("\n")[:-1]
+        return [_clean(piece) for line in whole for piece in _pieces(line)][-lines:]
 
     async def follow(self, container: str, lines: int, *, since: str) -> AsyncGenerator[str, None]:
         """The last lines and every new one, without end, also when the journal is restarted."""
@@ -49,6 +50,10 @@ class Journal:
             self._program, "--quiet", "--no-pager", "--all", "--output=cat", f"--unit={unit_of(container)}",
             f"--since=@{since}", f"--lines={max(0, min(lines, LINES_MAX))}",
         ]  # fmt: skip
+
+
+def _pieces(line: str) -> list[str]:
+    return [line[start : start + LINE_MAX_BYTES] for start in range(0, max(1, len(line)), LINE_MAX_BYTES)]
 
 
 def _clean(line: str) -> str:
