@@ -25,6 +25,7 @@ _IN_TEXT = re.compile(f"[{_DANGEROUS}]")
 _IN_LINE = re.compile(f"[{_DANGEROUS}\t\n]")
 
 _JOINER = "\u200d"  # holds emoji of several parts together; harmless there, and common
+_MARKS_MAX = 4  # characters in one column of a row: more marks than that on a letter are no writing
 _PICTURES = 0x2400  # the block of "control pictures": ␛ for escape, ␍ for carriage return
 
 
@@ -87,24 +88,26 @@ def fold(line: str, width: int, hang: str = "") -> list[str]:
     a line could pass for a heading or for a line of another kind.
     """
     rows: list[str] = []
-    while (fits := _fitting(line, width)) < len(line):
-        space = line.rfind(" ", fits - fits // 4, fits) + 1  # after a word, if one ends late in the row
-        fits = max(space or fits, len(hang) + 1)
-        rows.append(line[:fits])
-        line = hang + line[fits:]
-    return [*rows, line]
+    start, lead = 0, ""
+    while (end := _end_of_row(line, start, max(2, width - len(lead)))) < len(line):
+        space = line.rfind(" ", end - (end - start) // 4, end) + 1  # after a word that ends late in the row
+        end = space or end
+        rows.append(lead + line[start:end])
+        start, lead = end, hang
+    return [*rows, lead + line[start:]]
 
 
-def _fitting(line: str, width: int) -> int:
-    """How many characters of `line` there are in `width` columns."""
-    if len(line) * 2 <= width:  # no character is wider than two columns
-        return len(line)
+def _end_of_row(line: str, start: int, width: int) -> int:
+    """Where the row that begins at `start` is full; a character that takes no column has its room too."""
+    full = min(len(line), start + width)
+    if line.isascii() or line[start:full].isascii():
+        return full
     columns = 0
-    for number, character in enumerate(line):
-        columns += columns_of(character)
+    for at in range(start, min(len(line), start + _MARKS_MAX * width)):
+        columns += columns_of(line[at])
         if columns > width:
-            return number
-    return len(line)
+            return at
+    return min(len(line), start + _MARKS_MAX * width)
 
 
 def columns_of(character: str) -> int:

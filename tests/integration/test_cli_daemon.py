@@ -240,3 +240,60 @@ async def test_a_root_that_cannot_be_written_is_one_line_and_exit_code_1() -> No
     assert ended.err.splitlines()[-1].startswith("error: ")
     assert "/proc/hive" in ended.err
     assert "Traceback" not in ended.err
+
+
+async def test_a_change_is_looked_at_approved_and_taken_back_from_the_terminal(hive: Hive) -> None:
+    root = hive.root
+    await hive.spawn("alice")
+    await run(root, "send", "hm1nd", "set variable GREETING=hello for alice because she greets")
+    asked = (await eventually(lambda: waiting(root), "the manager has asked"))[0]
+    number, commit = str(asked["id"]), asked["commit"]
+    shown = await run(root, "diff", number)
+    assert (shown.code, commit in shown.out, "she greets" in shown.out) == (0, True, True)
+    assert '+  environment.variables.GREETING = "hello";' in shown.out
+    stat = await run_json(root, "diff", number, "--base", "approved", "--stat")
+    assert [file["path"] for file in stat["files"]] == ["agent.nix"]
+
+    unseen = await run(root, "approve", number)
+    assert (unseen.code, "--commit SHA" in unseen.err) == (2, True)
+    approved = await run(root, "approve", number, "--commit", commit[:10])
+    assert (
+        approved.code,
+        f"approval {number} (change alice to {commit[:10]}): deployed" in approved.out,
+    ) == (
+        0,
+        True,
+    ), approved.err
+    assert "  │ --- built" in approved.err.splitlines()
+    assert (await run_json(root, "build-log", number))["lines"] == (
+        await run(root, "build-log", number, "--follow")
+    ).out.splitlines()
+
+    ran = (await run_json(root, "history", "alice"))["deployments"]
+    assert [(entry["commit"] == commit, entry["running"]) for entry in ran] == [(True, True), (False, False)]
+    back = await run(root, "rollback", "alice")
+    assert (back.code, f"rollback alice to {ran[1]['commit'][:10]}): deployed" in back.out) == (0, True), (
+        back.err
+    )
+    assert (await hive.agent("alice")).commit == ran[1]["commit"]  # type: ignore[union-attr]
+
+
+async def test_a_build_that_fails_is_told_with_its_log_and_exit_code_1(hive: Hive) -> None:
+    root = hive.root
+    await hive.spawn("alice")
+    before = (await hive.agent("alice")).commit  # type: ignore[union-attr]
+    await run(root, "send", "hm1nd", "break alice because we rehearse")
+    asked = (await eventually(lambda: waiting(root), "the manager has asked"))[0]
+    assert "agent.nix:" in (await run(root, "diff", str(asked["id"]))).out
+    failed = await run(root, "approve", str(asked["id"]), "--commit", asked["commit"])
+    assert failed.code == 1
+    assert "  │ --- building" in failed.err
+    assert f"error: approval {asked['id']} failed: " in failed.err.splitlines()[-1]
+    assert (await hive.agent("alice")).commit == before  # type: ignore[union-attr]
+    denied = await run(root, "deny", str(asked["id"]))
+    assert (denied.code, len(denied.err.splitlines())) == (1, 1)
+
+
+async def waiting(root: Path) -> list[Any]:
+    approvals: list[Any] = (await run_json(root, "pending"))["approvals"]
+    return approvals

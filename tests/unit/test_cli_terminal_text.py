@@ -111,6 +111,14 @@ def test_a_line_is_folded_after_a_word_where_one_ends_late_enough() -> None:
     assert fold("a " + "b" * 14, 10) == ["a bbbbbbbb", "bbbbbb"]
 
 
+def test_a_window_narrower_than_the_hang_ends_the_folding_all_the_same() -> None:
+    assert [row.removeprefix(" " * 12) for row in fold("日本語", 3, " " * 12)] == ["日", "本", "語"]
+
+
+def test_a_letter_with_a_thousand_marks_is_folded_too() -> None:
+    assert max(map(len, fold("e" + "\u0301" * 10_000, 40))) <= 160
+
+
 def test_wide_characters_take_two_columns_and_marks_none() -> None:
     assert [columns_of(character) for character in "a日́👍"] == [1, 2, 0, 2]
     assert fold("日本語日本語", 6) == ["日本語", "日本語"]
