@@ -164,6 +164,15 @@ def test_all_objects_together_are_bounded(tmp_path: Path, monkeypatch: pytest.Mo
         scan(tmp_path, pack_of([entry(3, bytes(limits.MIB))] * 4 + [entry(3, b"x")]))
 
 
+def test_what_deltas_make_counts_among_all_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "INFLATED_MAX_BYTES", 4 * limits.MIB)
+    base = bytes(limits.KIB)
+    mebibyte = entry(REFERENCE_DELTA, repeating_delta(base, 1000), before=bytes(20))
+    scan(tmp_path, pack_of([entry(3, base), *[mebibyte] * 4]))
+    with pytest.raises(CommitRefused, match="more than 4 MiB unpacked"):
+        scan(tmp_path, pack_of([entry(3, base), *[mebibyte] * 5]))
+
+
 async def test_the_largest_pack_that_is_taken_is_one_that_git_can_work_through(tmp_path: Path) -> None:
     """In the memory and time that it gets."""
     count = limits.INFLATED_MAX_BYTES // limits.OBJECT_MAX_BYTES
