@@ -87,9 +87,7 @@ class _File:
     # --- as text ---
 
     def _look_at_bytes(self) -> None:
-        if not self.path.endswith(".nix"):
-            self._look_for_programs()
-        if b"\0" in self.data:
+        if not self.path.endswith(".nix") and self._look_for_programs():
             return
         for number, line in enumerate(self.data.decode("utf-8", "replace").split("\n"), start=1):
             if number == 1:
@@ -106,13 +104,18 @@ class _File:
                 code = f"U+{ord(match[0]):04X}"
                 self._tell(number, "control", f"Holds the control character {code}.")
 
-    def _look_for_programs(self) -> None:
+    def _look_for_programs(self) -> bool:
+        """True for what is not text, where looking at characters says nothing."""
         if self.data.startswith(b"#!"):
             self._tell(1, "executable", "A script that can be run as a program.")
-        elif self.data.startswith((b"\x7fELF", b"MZ", b"\xcf\xfa\xed\xfe")):
+            return False
+        if self.data.startswith((b"\x7fELF", b"MZ", b"\xcf\xfa\xed\xfe")):
             self._tell(1, "executable", "A compiled program: nobody can read what it does.")
         elif b"\0" in self.data:
             self._tell(1, "binary", "Not text: nobody can read what it holds.")
+        else:
+            return False
+        return True
 
     def _look_at_source(self, seconds: float) -> None:
         root = None
@@ -242,9 +245,15 @@ class _File:
             if inside is not None and not path.endswith(".nix") and not is_directory and inside != ".":
                 text = "Evaluates a file that does not look like Nix; it is not looked at here."
                 self._tell(line, "import", text)
-        elif node.type not in ("spath_expression", "hpath_expression", *_SETS, "apply_expression"):
+        elif node.type not in _LOOKED_AT_ELSEWHERE and not self._is_import(node):
             text = "Imports something that is only known when it is evaluated, perhaps after building it."
             self._tell(line, "import", text)
+
+    def _is_import(self, node: Node) -> bool:
+        """Whether it calls `import`, perhaps with arguments for what that gives: looked at as a call."""
+        while node.type == "apply_expression" and (function := node.child_by_field_name("function")):
+            node = function
+        return self._text(node) in ("import", "builtins.import")
 
     def _look_at_path(self, node: Node) -> None:
         path = self._text(node)
@@ -284,7 +293,10 @@ class _File:
         return self.data[node.start_byte : node.end_byte].decode("utf-8", "replace")
 
 
-_SETS = ("attrset_expression", "rec_attrset_expression", "function_expression")
+_LOOKED_AT_ELSEWHERE = (
+    "attrset_expression", "function_expression", "hpath_expression", "rec_attrset_expression",
+    "spath_expression",
+)  # fmt: skip
 
 
 def _is_literal_path(node: Node) -> bool:
