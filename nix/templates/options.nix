@@ -49,7 +49,13 @@ let
     "WebSearch"
   ];
   pattern = "[^[:cntrl:],()]{1,200}";
-  isTool = rule: builtins.match "(${lib.concatStringsSep "|" tools})(\\(${pattern}\\))?" rule != null;
+  isPattern = text: builtins.match pattern text != null && builtins.match " *" text == null;
+  isTool =
+    rule:
+    let
+      parts = builtins.match "(${lib.concatStringsSep "|" tools})(\\((.*)\\))?" rule;
+    in
+    parts != null && (lib.elemAt parts 1 == null || isPattern (lib.elemAt parts 2));
   # The shortest server name that was declared: `mcp__<server>` or `mcp__<server>__<tool>`.
   isMcpTool =
     rule:
@@ -142,7 +148,7 @@ in
       description = "The backend's own tools and those of extra servers. Null: Bash, Edit, Glob, Grep, Read, TodoWrite and Write, and all tools of the extra servers.";
     };
     bashAllow = mkOption {
-      type = types.nullOr (types.listOf (types.strMatching pattern));
+      type = types.nullOr (types.listOf (types.addCheck (types.strMatching pattern) isPattern));
       default = null;
       example = [ "git *" ];
       description = "Narrows Bash to commands of these patterns. Null: any command.";
