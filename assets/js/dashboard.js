@@ -120,7 +120,8 @@ function tell(kind, data) {
 /** @param {import("./types.js").ApprovalView} approval */
 function tellOutcome({ id, agent, status, commit }) {
   announce(`Approval ${id} for ${agent}: ${status}`);
-  if (status === "deployed") toast(`Approval ${id} is carried out: ${agent} runs${commit ? ` ${shortSha(commit)}` : ""}.`);
+  if (status === "deployed")
+    toast(`Approval ${id} is carried out: ${agent} runs${commit ? ` ${shortSha(commit)}` : ""}.`);
 }
 
 async function loadSnapshot() {

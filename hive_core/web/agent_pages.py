@@ -17,10 +17,10 @@ from hive_core.actions import Actions
 from hive_core.authority import Operation, authorize
 from hive_core.principals import Principal
 from hive_core.web import relay
-from hive_core.web.dashboard import done, keeper
+from hive_core.web.dashboard import keeper
 from hive_core.web.forms import AgentSendForm, LoginCodeForm, ModelForm, form
 from hive_core.web.operator import CurrentSession, Operator, operator_of
-from hive_core.web.refusals import json_bytes, json_response
+from hive_core.web.refusals import done, json_bytes, json_response
 from hive_core.web.sessions import Sessions
 from hive_core.web.sse import EventStream, Streams, frame
 from hive_shared.errors import Unavailable, UnknownAgent

@@ -4,7 +4,7 @@ An agent wrote the commits and what building them prints: replies are bounded in
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
@@ -12,8 +12,8 @@ from starlette.responses import Response
 from hive_core.actions import Actions
 from hive_core.web.forms import ApproveForm, DenyForm, RequestSpawnForm, RollbackForm, form
 from hive_core.web.operator import Operator
-from hive_core.web.refusals import encoded, json_response
-from hive_shared.wire import DiffBase, FileDiff, Model
+from hive_core.web.refusals import done, encoded, json_response
+from hive_shared.wire import DiffBase, FileDiff
 
 Id = Annotated[int, Path(ge=1, le=2**63 - 1)]
 
@@ -22,11 +22,6 @@ LOG_MAX_BYTES = 1024 * 1024
 LOG_MAX_LINES = 5000
 LOG_LINE_MAX_CHARACTERS = 8192
 DEPLOYMENTS_MAX = 200
-
-
-def done(value: Model | None = None, **more: Any) -> Response:
-    """What a change answers: ok, and the fields of its result."""
-    return json_response({"ok": True, **({} if value is None else dict(value)), **more})
 
 
 def routes(actions: Actions) -> APIRouter:

@@ -10,10 +10,10 @@ from hive_core.actions import Actions
 from hive_core.feed import FeedEvent
 from hive_core.principals import Principal
 from hive_core.web import approvals
-from hive_core.web.approvals import Id, done
+from hive_core.web.approvals import Id
 from hive_core.web.forms import AnswerForm, PurgeForm, SendForm, form
 from hive_core.web.operator import CurrentSession, Operator
-from hive_core.web.refusals import encoded, json_response
+from hive_core.web.refusals import done, encoded, json_response
 from hive_core.web.sessions import Session, Sessions
 from hive_core.web.sse import EventStream, Streams, frame
 from hive_shared.errors import BadRequest

@@ -1,4 +1,4 @@
-"""What a browser is told when something cannot be done: a status and one JSON shape.
+"""What a browser is told of what was done, or cannot be: a status and one JSON shape.
 
 `{"error": {"code", "message", "field"?}}`, for refusals of the web itself and for every `HiveError`.
 """
@@ -11,6 +11,7 @@ from pydantic_core import PydanticSerializationError, to_json, to_jsonable_pytho
 from starlette.responses import Response
 
 from hive_shared.errors import ErrorCode, HiveError
+from hive_shared.wire import Model
 
 _STATUS: dict[ErrorCode, int] = {
     ErrorCode.BAD_JSON: 400,
@@ -83,6 +84,11 @@ def encoded(value: Any) -> bytes:
         return to_json(value)
     except PydanticSerializationError:
         return json.dumps(to_jsonable_python(value), separators=(",", ":")).encode("ascii")
+
+
+def done(value: Model | None = None, **more: Any) -> Response:
+    """What a change answers: ok, and the fields of its result."""
+    return json_response({"ok": True, **({} if value is None else dict(value)), **more})
 
 
 def json_bytes(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

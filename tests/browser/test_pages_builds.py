@@ -70,9 +70,13 @@ def test_events_in_any_order_again_and_with_gaps(hive: MockHive, page: Page) -> 
     expect(lines(page)).to_have_text(counted(0, 3))
     hive.build_line(7, *counted(0, 3), first=0)  # again
     hive.build_line(7, *counted(2, 3), first=2)
-    hive.build_line(7, *counted(3, 6), told=False)  # lost on the way
+    hive.build_line(7, *counted(1, 5), first=1)  # partly known
+    expect(lines(page)).to_have_text(counted(0, 5))
+    hive.do(lambda: hive.build_logs[7].extend(counted(3, 5)))
+    assert len(hive.gets) == 1  # when the card came
+    hive.build_line(7, *counted(5, 6), told=False)  # lost on the way
     hive.build_line(7, *counted(6, 7))  # a gap: the log is asked for
-    hive.build_line(7, *counted(4, 7), first=4)  # partly known
+    hive.build_line(7, *counted(4, 7), first=4)
     hive.build_line(7, *counted(7, 9))
     expect(lines(page)).to_have_text(counted(0, 9))
 

@@ -131,7 +131,9 @@ async def test_rehearsal_says_that_it_is_not_a_model_on_every_page(
     watched = await logged_in(rehearsal_hive, browser)
     page = watched.page
     await expect(page.locator("#rehearsal-warning")).to_be_visible()
-    await eventually(lambda: rehearsal_hive.is_idle("hm1nd"), "hm1nd is up")  # before that, its page is told 503
+    await eventually(
+        lambda: rehearsal_hive.is_idle("hm1nd"), "hm1nd is up"
+    )  # before that, its page is told 503
     await page.get_by_role("link", name="hm1nd").first.click()
     await expect(page.locator("body")).to_contain_text("not a model")
     await watched.shoot("06-rehearsal-agent")
