@@ -294,7 +294,7 @@ def test_assertions_fire(evaluate: Evaluate, settings: str, words: str) -> None:
         enabled("dashboardPort = 8100; settings.agent_page_ports = false;"),
         "{ services.hive-c0re.enable = true; containers.web = { }; containers.hm2nd = { }; }",
         enabled('agent.backend = "claude"; agent.allowUnfreeClaudeCode = true;'),
-        "{ nixpkgs.config.allowUnfree = true; imports = [ %s ]; }" % enabled('agent.backend = "claude";'),
+        f"""{{ nixpkgs.config.allowUnfree = true; imports = [ {enabled('agent.backend = "claude";')} ]; }}""",
         enabled('hyperhiveFlake = "github:someone/hyperhive/' + "a" * 40 + '";'),
         enabled('settings.agent_environment.ANTHROPIC_BASE_URL = "http://x";'),
         "{ containers.hm1nd = { }; boot.enableContainers = false; }",  # without the service all is well
