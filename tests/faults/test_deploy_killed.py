@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import sqlite3
+import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from hive_shared.wire import ApprovalStatus
 from tests.support import proposing
 from tests.support.hive import Hive, eventually, running_hive
 
-pytestmark = [pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 STARTS = '{ ... }: { environment.variables.GREETING = "starts"; }\n'
 DEAD = '{ ... }: { environment.variables.GREETING = "dead"; }\n'
@@ -102,6 +104,35 @@ STEPS = [
 STEPS += ["tags of the end"]
 
 
+@dataclass(frozen=True)
+class Begun:
+    """A stopped hive in which a commit waits for the operator: every case begins with a copy of it."""
+
+    root: Path
+    approval: wire.ApprovalView
+    before: str
+
+
+def with_site(directory: Path) -> dict[str, str]:
+    (directory / "site").mkdir(exist_ok=True)
+    (directory / "site" / "sitecustomize.py").write_text(SITE)
+    return {**QUICK, "PYTHONPATH": str(directory / "site")}
+
+
+@pytest.fixture(scope="module")
+async def waiting(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Begun]:
+    begun = {}
+    for text in (STARTS, DEAD):
+        root = tmp_path_factory.mktemp("begun") / "hive"
+        async with running_hive(root, **QUICK) as hive:
+            await hive.spawn("alice")
+            # A harness that starts removes packs that an earlier one left.
+            await eventually(lambda hive=hive: hive.is_idle(MANAGER), "the manager is idle")
+            before = proposing.main_of(hive.paths, "alice")
+            begun[text] = Begun(root, await submitted(hive, text), before)
+    return begun
+
+
 async def submitted(hive: Hive, text: str) -> wire.ApprovalView:
     sha = proposing.commit(hive.paths, "alice", text)
     pack = proposing.pack(hive.paths, "alice", sha)
@@ -132,17 +163,12 @@ async def greeting_of(hive: Hive) -> str:
 @pytest.mark.parametrize("text", [STARTS, DEAD], ids=["starts", "dead"])
 @pytest.mark.parametrize("step", STEPS)
 async def test_a_daemon_killed_at_any_step_of_a_deploy_finishes_it_or_takes_it_back(
-    step: str, text: str, tmp_path: Path
+    step: str, text: str, tmp_path: Path, waiting: dict[str, Begun]
 ) -> None:
-    site = tmp_path / "site"
-    site.mkdir()
-    (site / "sitecustomize.py").write_text(SITE)
-    environment = {**QUICK, "PYTHONPATH": str(site)}
-    root = tmp_path / "hive"
-    async with running_hive(root, **environment) as hive:
-        await hive.spawn("alice")
-        before = proposing.main_of(hive.paths, "alice")
-        approval = await submitted(hive, text)
+    environment = with_site(tmp_path)
+    root, begun = tmp_path / "hive", waiting[text]
+    approval, before = begun.approval, begun.before
+    subprocess.run(["cp", "--archive", str(begun.root), str(root)], check=True)
 
     dying = Hive(root, {**environment, "HIVE_TEST_DIE_AT": step})
     await dying.start()

@@ -22,6 +22,8 @@ BAD = "{ ... }: { environment.variables.GREETING = ; }\n"
 async def hive(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Hive]:
     async with running_hive(tmp_path_factory.mktemp("configuration") / "hive") as running:
         await running.spawn("alice")
+        # A harness that starts removes packs that an earlier one left.
+        await eventually(lambda: running.is_idle(MANAGER), "the manager is idle")
         yield running
 
 
