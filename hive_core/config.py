@@ -109,7 +109,7 @@ class Settings(BaseSettings):
     allowed_hosts: Annotated[list[str], NoDecode, BeforeValidator(_list)] = []
     operator_pronouns: Annotated[str, Field(min_length=1, max_length=40)] = "they/them"
 
-    runtime: Literal["local"] = "local"
+    runtime: Literal["local", "nixos"] = "local"
     isolation: Literal["auto", "bubblewrap", "none"] = "auto"
     backend: Literal["auto", "claude", "rehearsal"] = "auto"
     model: Annotated[str, Field(min_length=1, max_length=128)] = "sonnet"
@@ -118,6 +118,10 @@ class Settings(BaseSettings):
     agent_environment: Annotated[
         dict[str, str], NoDecode, BeforeValidator(_table), AfterValidator(_not_secret)
     ] = {}
+    hyperhive_flake: str | None = None  # pinned; where NixOS containers take hyperhive from
+    private_network: bool = False  # of each NixOS container
+    user_namespaces: bool = False  # root in a NixOS container is nobody outside
+    allow_unfree_claude_code: bool = False  # in NixOS containers
     group: str = "hive"  # may use host.sock, if the group exists
     limits: AgentLimits = AgentLimits()
 
@@ -158,9 +162,11 @@ class Settings(BaseSettings):
         return Path(found).resolve() if found else None
 
     def chosen_backend(self) -> Literal["claude", "rehearsal"]:
-        """`backend`, with `auto` decided by whether the Claude CLI is there."""
+        """`backend`, with `auto` decided by whether the Claude CLI is there, or may be built in."""
         if self.backend != "auto":
             return self.backend
+        if self.runtime == "nixos":
+            return "claude" if self.allow_unfree_claude_code else "rehearsal"
         return "claude" if self.find_claude() else "rehearsal"
 
 

@@ -28,11 +28,13 @@ from hive_core.config import Settings
 from hive_core.config_repo import ConfigRepo
 from hive_core.containers.base import ContainerRuntime
 from hive_core.containers.local import LocalRuntime
+from hive_core.containers.nixos import NixosRuntime, Options
 from hive_core.deploy import Deployer
 from hive_core.feed import Feed
 from hive_core.lifecycle import Lifecycle, read_api_key
 from hive_core.nix_module.risks import risk_flags
 from hive_core.plan import Planner
+from hive_core.plan_nixos import NixosPlanner, flake_of, pin_of
 from hive_core.principals import Principal
 from hive_core.proposals import Proposals
 from hive_core.questions import Questions
@@ -176,9 +178,9 @@ class _Hive:
         reminders = Reminders(store, audit, host)
         feed = Feed()
 
-        runtime = runtime or await LocalRuntime.open(settings)
+        runtime = runtime or await _runtime_of(settings)
         roster = Roster(registry, feed, settings.paths, unread=broker.unread, isolation=runtime.isolation)
-        plan = Planner(settings, registry, runtime)
+        plan = (NixosPlanner if runtime.name == "nixos" else Planner)(settings, registry, runtime)
         # Sockets answer through actions, and actions open sockets: the handler is looked up when needed.
         late: dict[str, Actions] = {}
         sockets = AgentSockets(
@@ -324,6 +326,25 @@ class _Hive:
 
 def _handler_of(actions: Actions, name: str) -> Handler:
     return manager_handler(actions) if name == MANAGER else agent_handler(actions, name)
+
+
+async def _runtime_of(settings: Settings) -> ContainerRuntime:
+    """The runtime that the settings name; raises `HiveError` where it cannot work."""
+    if settings.runtime == "local":
+        return await LocalRuntime.open(settings)
+    pin = pin_of(settings)
+    options = Options(
+        private_users=settings.user_namespaces,
+        private_network=settings.private_network,
+        limits=settings.limits,
+        stop_grace_seconds=settings.stop_grace_seconds,
+        build_timeout_seconds=settings.build_timeout_seconds,
+        parallel=settings.build_parallel,
+    )
+    runtime = NixosRuntime(
+        settings.paths, lambda agent: flake_of(settings, pin, agent), pin.revision or "", options=options
+    )
+    return await runtime.open()
 
 
 def _broker_limits(settings: Settings) -> BrokerLimits:

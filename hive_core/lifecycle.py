@@ -193,12 +193,15 @@ class Lifecycle:
             record = self._registry.get(name)
             if record is None or record.kept:
                 return  # its spawn was taken back
-            if self.runtime.status(record.name).condition is Condition.UP:
-                return  # somebody was quicker
-            self._roster.set_state(record.name, AgentState.STOPPED)
+            status = self.runtime.status(record.name)
+            up = status.condition is Condition.UP  # it outlived the daemon before us, or somebody was quicker
+            state = AgentState.RUNNING if up else AgentState.STOPPED
+            self._roster.set_state(record.name, state, pid=status.pid)
             await self._show_commit(record.name)
-            await self._reconcile(record)
-            if record.wanted == "running":
+            outdated = await self._reconcile(record)
+            if up and (outdated or record.wanted != "running"):
+                await self._stop(record.name)
+            if record.wanted == "running" and (outdated or not up):
                 await self._start(record.name)
 
     # --- operations ---------------------------------------------------------
@@ -509,8 +512,11 @@ class Lifecycle:
         await self._config.create(name)
         return await self._config.create_proposed(name, self.runtime.owner)
 
-    async def _reconcile(self, record: AgentRecord) -> None:
-        """Before a start: what it needs exists, whatever happened to it meanwhile."""
+    async def _reconcile(self, record: AgentRecord) -> bool:
+        """Before a start: what it needs exists, whatever happened to it meanwhile.
+
+        True if it runs already, and only a restart makes it what it shall be.
+        """
         if not self._paths.state(record.name).is_dir():
             raise StateMissing(
                 f"agent {record.name}: {self._paths.state(record.name)} is missing; restore it from a "
@@ -518,7 +524,7 @@ class Lifecycle:
             )
         await asyncio.to_thread(self._give_to_owner, record.name)
         await self._sockets.open(record)
-        await self.runtime.create(self._plan(record))
+        return await self.runtime.create(self._plan(record))
 
     def _give_to_owner(self, name: str) -> None:
         """A hive that was run with another isolation before: its agents' files change their user."""

@@ -82,6 +82,10 @@ class Planner:
         }
 
     def _binds(self, record: AgentRecord, backend: str) -> list[Bind]:
+        return [*code_binds(), *python_binds(), *self._claude_binds(backend), *self.hive_binds(record)]
+
+    def hive_binds(self, record: AgentRecord) -> list[Bind]:
+        """What an agent has of the hive: its own directories, and for the manager everybody's."""
         paths, inside = self._paths, ContainerPaths()
         own = [
             Bind(paths.run_dir(record.name), inside.run, writable=True),
@@ -90,7 +94,7 @@ class Planner:
             Bind(paths.shared, inside.shared, writable=True),
         ]
         seen = self._of_the_manager() if record.name == MANAGER else []
-        return [*code_binds(), *python_binds(), *self._claude_binds(backend), *own, *seen]
+        return [*own, *seen]
 
     def _of_the_manager(self) -> list[Bind]:
         inside = ContainerPaths()

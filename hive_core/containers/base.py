@@ -102,8 +102,11 @@ class ContainerRuntime(Protocol):
         Calls `log` with each line, from any thread. Raises `BuildFailed` with the last lines.
         """
 
-    async def create(self, spec: ContainerSpec) -> None:
-        """Make the container, or replace what it is made from; it takes effect at the next start."""
+    async def create(self, spec: ContainerSpec) -> bool:
+        """Make the container, or replace what it is made from; it takes effect at the next start.
+
+        True if it runs, and was started from something else: only a restart makes it what it shall be.
+        """
 
     async def start(self, agent: str) -> None:
         """Start it; returns when its first process runs. Starting what runs changes nothing."""
@@ -132,7 +135,7 @@ class ContainerRuntime(Protocol):
         """Show more directories to a running container; False if that takes a restart here."""
 
     async def close(self) -> None:
-        """Stop every container."""
+        """End what does not outlive core: on the local runtime every container, on NixOS none."""
 
     def kill_all(self) -> None:
         """End everything at once, without waiting: the operator asked twice."""

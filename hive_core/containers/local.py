@@ -64,6 +64,7 @@ class _Run:
     """One life of a container, from its start to when its last process has gone."""
 
     process: asyncio.subprocess.Process
+    spec: ContainerSpec
     lifeline: int | None
     began_seconds: float = field(default_factory=time.monotonic)
     first_pid: int | None = None  # of the sandbox's process namespace, or the keeper
@@ -154,12 +155,10 @@ class LocalRuntime:
         )
         return (await build_apart(tree, log, machine)).as_system()
 
-    async def create(self, spec: ContainerSpec) -> None:
-        box = self._boxes.get(spec.agent)
-        if box is None:
-            self._boxes[spec.agent] = _Box(spec)
-        else:
-            box.spec = spec
+    async def create(self, spec: ContainerSpec) -> bool:
+        box = self._boxes.setdefault(spec.agent, _Box(spec))
+        box.spec = spec
+        return box.run is not None and box.run.spec != spec
 
     async def start(self, agent: str) -> None:
         box = self._box(agent)
@@ -271,7 +270,7 @@ class LocalRuntime:
         finally:
             close_order(order)
             os.close(theirs)
-        return _Run(process, lifeline=ours)
+        return _Run(process, spec, lifeline=ours)
 
     async def _wait_until_up(self, box: _Box, run: _Run) -> None:
         if self._sandbox is None:

@@ -182,7 +182,7 @@ class NixosRuntime:
         check_existing_name(agent)
         return (await self._systems.build(agent, tree, log)).model_dump()
 
-    async def create(self, spec: ContainerSpec) -> None:
+    async def create(self, spec: ContainerSpec) -> bool:
         check_existing_name(spec.agent)
         container = container_name(spec.agent)
         if spec.container != container:
@@ -194,6 +194,7 @@ class NixosRuntime:
             await self._install(container, system)
             self._write_conf(container, system, flags)
             await self._limit(container, spec.limits)
+            return self._is_outdated(container)
 
     async def start(self, agent: str) -> None:
         container = container_name(agent)
@@ -242,17 +243,6 @@ class NixosRuntime:
         if not self._confs.has(container):
             return ContainerStatus(agent, Condition.GONE)
         return ContainerStatus(agent, self._units.condition(container), self._units.pid(container))
-
-    def outdated(self, agent: str) -> bool:
-        """Whether it runs, and was started with other binds or another network than it has now."""
-        container = container_name(agent)
-        conf = self._confs.read(container)
-        if conf is None or self._units.condition(container) is not Condition.UP:
-            return False
-        try:
-            return self._started_file(container).read_text() != _run_digest(conf)
-        except FileNotFoundError:
-            return True
 
     async def logs(self, agent: str, lines: int) -> Sequence[str]:
         container = container_name(agent)
@@ -363,6 +353,16 @@ class NixosRuntime:
     async def _is_unread(self, container: str) -> bool:
         shown = await self._systemctl("show", "--property=NeedDaemonReload", unit_of(container))
         return "NeedDaemonReload=no" not in shown
+
+    def _is_outdated(self, container: str) -> bool:
+        """Whether it runs, and was started with other binds or another network than it has now."""
+        conf = self._confs.read(container)
+        if conf is None or self._units.condition(container) is not Condition.UP:
+            return False
+        try:
+            return self._started_file(container).read_text() != _run_digest(conf)
+        except FileNotFoundError:
+            return True  # started by somebody else, with who knows what
 
     # --- running --------------------------------------------------------------
 
