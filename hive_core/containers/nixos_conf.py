@@ -20,6 +20,9 @@ MARK = "HYPERHIVE_STATE"  # whose container it is: the state root of its hive
 CREATED = "HYPERHIVE_CREATED"  # Unix seconds; what was logged before is not its own
 CONF_MAX_BYTES = 1024 * 1024
 CONF_MODE = 0o644
+NOT_UNDERSTOOD = (
+    "the conf of the container has a quote or a line that does not end; mend what was added to it"
+)
 ADDRESS_PAIRS = range(1, 255)  # 10.233.N.1 and .2, as nixos-container assigns them
 
 # What neither a shell that splits words, nor an EnvironmentFile, nor nspawn, nor a flake reference takes for
@@ -33,7 +36,7 @@ _ENTRY = re.compile(
     | [^\n=]* (?: \n | \Z )                                     # no assignment
     | (?P<key> [^\n=]* ) =
       (?P<value> (?: [ \t]* (?: '[^']*' | "(?: \\. | [^"\\] )*" ) )*    # quotes may span lines
-                 (?: \\. | [^\\\n] )* )
+                 (?! ['"] ) (?: \\. | [^\\\n] )* )                     # and are closed
       \n?
     """,
     re.VERBOSE | re.DOTALL,
@@ -55,7 +58,10 @@ class Conf:
         return found
 
     def replaced(self, values: Mapping[str, str]) -> "Conf":
-        """With these values, each at its first place or the end; raises `BadRequest` for what cannot be."""
+        """With these values, each at its first place or at the end.
+
+        Raises `BadRequest` for what no conf can hold, and `HiveError` if what is there would swallow it.
+        """
         left = {key: _assignment(key, value) for key, value in values.items()}
         parts = []
         for entry in _entries(self.text):
@@ -66,7 +72,10 @@ class Conf:
                 parts.append(entry[0])
         if parts and parts[-1] and not parts[-1].endswith("\n"):
             parts.append("\n")
-        return Conf("".join(parts) + "".join(left.values()))
+        changed = Conf("".join(parts) + "".join(left.values()))
+        if any(changed.value(key) != value for key, value in values.items()):
+            raise HiveError(NOT_UNDERSTOOD)
+        return changed
 
 
 @dataclass(frozen=True)
@@ -210,7 +219,7 @@ def _entries(text: str) -> Iterator[re.Match[str]]:
     while place < len(text):
         entry = _ENTRY.match(text, place)
         if entry is None or entry.end() == place:
-            raise HiveError("the conf of a container cannot be understood; remove what was added to it")
+            raise HiveError(NOT_UNDERSTOOD)
         yield entry
         place = entry.end()
 
