@@ -15,12 +15,8 @@ let
 
   # As narHash is written in the query of a flake reference.
   inQuery = lib.replaceStrings [ "+" "/" "=" ] [ "%2B" "%2F" "%3D" ];
-  percentOf =
-    value:
-    if lib.isString value then lib.toIntBase10 (lib.head (builtins.match "([0-9]{1,6}) *%" value)) else value;
-  aFlake = types.addCheck types.attrs (value: value ? outPath && value ? narHash) // {
-    description = "flake";
-  };
+  own = import ../types.nix { inherit lib; };
+  aFlake = own.called "flake" (types.addCheck types.attrs (value: value ? outPath && value ? narHash));
 in
 {
   options.services.hive-c0re = {
@@ -41,7 +37,7 @@ in
     };
 
     dashboardPort = mkOption {
-      type = types.port;
+      type = own.called "port" types.port;
       default = 7000;
       description = "Port of the dashboard.";
     };
@@ -59,7 +55,7 @@ in
     };
 
     operatorPronouns = mkOption {
-      type = types.strMatching ".{1,40}";
+      type = own.text "1 to 40 characters" ".{1,40}";
       default = "they/them";
       description = "How agents speak of you.";
     };
@@ -71,7 +67,7 @@ in
     };
 
     apiKeyFile = mkOption {
-      type = types.nullOr (types.strMatching "/.*");
+      type = types.nullOr (own.text "path, as a string" "/.*");
       default = null;
       example = "/run/secrets/hive-api-key";
       description = "File on the host with an API key for all agents, given to the daemon as a systemd credential. Only root has to be able to read it. Null: each agent logs in on its page.";
@@ -115,28 +111,26 @@ in
       };
 
       model = mkOption {
-        type = types.strMatching ".{1,128}";
+        type = own.text "name of a model" ".{1,128}";
         default = "sonnet";
         description = "Model of agents without one of their own.";
       };
 
       memoryMax = mkOption {
-        type = types.either types.ints.positive (types.strMatching "[0-9]+ *[KMGTkmgt]?i?[Bb]?");
+        type = own.size;
         default = "4G";
         description = "Memory of one agent's container.";
       };
 
       cpuQuota = mkOption {
-        type = types.nullOr (types.either types.ints.positive (types.strMatching "[0-9]{1,6} *%"));
+        type = types.nullOr own.share;
         default = null;
         example = "150%";
         description = "Processor time of one agent's container; 100 is one core. Null: no limit.";
       };
 
       tasksMax = mkOption {
-        type = types.addCheck types.int (value: value >= 16) // {
-          description = "integer of at least 16";
-        };
+        type = own.atLeast 16;
         default = 512;
         description = "Processes and threads of one agent's container.";
       };
@@ -171,7 +165,7 @@ in
       limits = {
         memory_max_bytes = cfg.agent.memoryMax;
         tasks_max = cfg.agent.tasksMax;
-        cpu_quota_percent = lib.mapNullable percentOf cfg.agent.cpuQuota;
+        cpu_quota_percent = lib.mapNullable own.percentOf cfg.agent.cpuQuota;
       };
       hyperhive_flake =
         if lib.isString cfg.hyperhiveFlake then

@@ -5,35 +5,32 @@
 
 let
   inherit (lib) types;
+  own = import ../types.nix { inherit lib; };
+  inherit (own) atLeast positive size;
+  inherit (types.ints) between;
+  count = own.called "integer above 0" types.ints.positive;
   setting =
     type: description:
     lib.mkOption {
       type = types.nullOr type;
       default = null;
+      defaultText = lib.literalMD "the daemon's";
       inherit description;
     };
-  size = types.either types.ints.positive (types.strMatching "[0-9]+ *[KMGTkmgt]?i?[Bb]?");
-  seconds = types.addCheck types.number (value: value > 0) // {
-    description = "seconds, more than 0";
-  };
-  count = types.ints.positive;
-  between = lowest: highest: types.ints.between lowest highest;
-  atLeast =
-    least: types.addCheck types.int (value: value >= least) // { description = "integer of at least ${toString least}"; };
 in
 {
-  host_name = setting (types.strMatching "[a-z0-9][a-z0-9.-]{0,62}") "What this machine is called in the database.";
+  host_name = setting (own.text "name of a host" "[a-z0-9][a-z0-9.-]{0,62}") "What this machine is called in the database.";
   listen_address = setting types.str "Address of the dashboard and the agents' ports.";
-  dashboard_port = setting types.port "Port of the dashboard.";
+  dashboard_port = setting (own.called "port" types.port) "Port of the dashboard.";
   agent_page_ports = setting types.bool "Also answer on 8000 (the manager) and 8100–8999 (agents), with a redirect to the dashboard.";
   allowed_hosts = setting (types.listOf types.str) "Where else the dashboard may be called: a name, `name:port`, or a proxy's `https://name`.";
-  operator_pronouns = setting (types.strMatching ".{1,40}") "How agents speak of you.";
+  operator_pronouns = setting (own.text "1 to 40 characters" ".{1,40}") "How agents speak of you.";
 
   backend = setting (types.enum [
     "claude"
     "rehearsal"
   ]) "What thinks in agents without a backend of their own.";
-  model = setting (types.strMatching ".{1,128}") "Model of agents without a model of their own.";
+  model = setting (own.text "name of a model" ".{1,128}") "Model of agents without a model of their own.";
   agent_environment = setting (types.attrsOf types.str) "Further variables of the agents. No secrets: they are in the Nix store.";
   limits = {
     memory_max_bytes = setting size "Memory of one agent; also written `4G`.";
@@ -47,21 +44,21 @@ in
   private_network = setting types.bool "Whether containers have a network of their own.";
   user_namespaces = setting types.bool "Whether root in a container is nobody outside.";
 
-  restart_backoff_first_seconds = setting seconds "Pause before an agent that crashed is started again; doubles each time.";
-  restart_backoff_max_seconds = setting seconds "And no longer than this.";
-  healthy_after_seconds = setting seconds "Running that long forgets earlier crashes.";
-  stop_grace_seconds = setting seconds "For an agent to end before it is killed.";
+  restart_backoff_first_seconds = setting positive "Seconds of pause before an agent that crashed is started again; doubles each time.";
+  restart_backoff_max_seconds = setting positive "And no longer than these seconds.";
+  healthy_after_seconds = setting positive "Running for so many seconds forgets earlier crashes.";
+  stop_grace_seconds = setting positive "Seconds for an agent to end before it is killed.";
   start_parallel = setting (between 1 64) "Agents that start at a time.";
   log_max_bytes = setting size "Of one agent's console log, where core keeps it.";
 
   auto_update = setting types.bool "At start, rebuild the agents that were built from another revision.";
-  build_timeout_seconds = setting seconds "For one build.";
+  build_timeout_seconds = setting positive "Seconds for one build.";
   build_parallel = setting (between 1 16) "Builds at a time.";
 
   sends_per_minute = setting count "Messages of one agent, in the long run.";
   send_burst = setting count "And at once.";
   inbox_depth = setting count "Unread messages of one agent; further ones are refused.";
-  retention_days = setting seconds "Days for messages that are done with.";
+  retention_days = setting positive "Days for messages that are done with.";
 
   log_level = setting (types.enum [
     "debug"

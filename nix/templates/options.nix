@@ -8,9 +8,8 @@ let
   inherit (lib) mkOption types;
   cfg = config.hyperhive;
 
-  text = types.strMatching "[^\n\r]*" // {
-    description = "single-line string";
-  };
+  own = import ../types.nix { inherit lib; };
+
   server = types.submodule {
     options = {
       command = mkOption {
@@ -74,50 +73,14 @@ let
   );
   namesBash = cfg.allowedTools == null || lib.elem "Bash" cfg.allowedTools;
 
-  sizeOf =
-    value:
-    let
-      parts = builtins.match "([0-9]{1,15}) *([KMGTkmgt]?)i?[Bb]?" value;
-      unit =
-        {
-          "" = 1;
-          K = 1024;
-          M = 1024 * 1024;
-          G = 1024 * 1024 * 1024;
-          T = 1024 * 1024 * 1024 * 1024;
-        }
-        .${lib.toUpper (lib.elemAt parts 1)};
-    in
-    if lib.isInt value then value else lib.toIntBase10 (lib.head parts) * unit;
-  percentOf =
-    value:
-    if lib.isString value then lib.toIntBase10 (lib.head (builtins.match "([0-9]{1,6}) *%" value)) else value;
-  atLeast =
-    least:
-    types.addCheck types.int (value: value >= least)
-    // {
-      description = "integer of at least ${toString least}";
-    };
-  memory =
-    let
-      form = types.either types.ints.positive (types.strMatching "[0-9]{1,15} *[KMGTkmgt]?i?[Bb]?");
-    in
-    types.addCheck form (value: sizeOf value >= 64 * 1024 * 1024)
-    // {
-      description = "size such as \"512M\" or \"2G\", at least 64M";
-    };
-  quota =
-    types.addCheck (types.either types.ints.positive (types.strMatching "[0-9]{1,6} *%")) (
-      value: percentOf value >= 1
-    )
-    // {
-      description = "share of one core, such as \"50%\" or 50";
-    };
+  memory = own.called "size such as \"512M\" or \"2G\", at least 64M" (
+    types.addCheck own.size (value: own.bytesOf value >= 64 * 1024 * 1024)
+  );
 in
 {
   options.hyperhive = {
     model = mkOption {
-      type = types.nullOr (types.strMatching "[A-Za-z0-9][]A-Za-z0-9._:/@[-]{0,127}");
+      type = types.nullOr (own.text "name of a model" "[A-Za-z0-9][]A-Za-z0-9._:/@[-]{0,127}");
       default = null;
       example = "opus";
       description = "Model of this agent, until the operator chooses another on its page. Null: the hive's.";
@@ -138,7 +101,7 @@ in
       description = "Servers of tools beside the hive's own, started by the backend inside the container.";
     };
     allowedTools = mkOption {
-      type = types.nullOr (types.listOf text);
+      type = types.nullOr (types.listOf types.str);
       default = null;
       example = [
         "Read"
@@ -148,7 +111,7 @@ in
       description = "The backend's own tools and those of extra servers. Null: Bash, Edit, Glob, Grep, Read, TodoWrite and Write, and all tools of the extra servers.";
     };
     bashAllow = mkOption {
-      type = types.nullOr (types.listOf (types.addCheck (types.strMatching pattern) isPattern));
+      type = types.nullOr (types.listOf (own.called "pattern" (types.addCheck types.str isPattern)));
       default = null;
       example = [ "git *" ];
       description = "Narrows Bash to commands of these patterns. Null: any command.";
@@ -161,18 +124,18 @@ in
         description = "Memory of the container. Null, or more than the hive's limit: the hive's limit.";
       };
       tasksMax = mkOption {
-        type = types.nullOr (atLeast 16);
+        type = types.nullOr (own.atLeast 16);
         default = null;
         description = "Processes and threads of the container.";
       };
       cpuQuota = mkOption {
-        type = types.nullOr quota;
+        type = types.nullOr own.share;
         default = null;
         example = "150%";
         description = "Processor time of the container; 100 is one core.";
       };
       openFiles = mkOption {
-        type = types.nullOr (atLeast 64);
+        type = types.nullOr (own.atLeast 64);
         default = null;
         description = "Open files of one process.";
       };
@@ -249,9 +212,9 @@ in
       allowed_tools = cfg.allowedTools;
       bash_allow = cfg.bashAllow;
       limits = {
-        memory_max_bytes = lib.mapNullable sizeOf cfg.limits.memoryMax;
+        memory_max_bytes = lib.mapNullable own.bytesOf cfg.limits.memoryMax;
         tasks_max = cfg.limits.tasksMax;
-        cpu_quota_percent = lib.mapNullable percentOf cfg.limits.cpuQuota;
+        cpu_quota_percent = lib.mapNullable own.percentOf cfg.limits.cpuQuota;
         open_files = cfg.limits.openFiles;
       };
     };

@@ -84,6 +84,7 @@ let
     "bubblewrap"
     "chromium"
     "claude-code"
+    "ripgrep"
     "curl"
     "git"
     "gnumake"
