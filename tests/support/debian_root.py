@@ -2,8 +2,9 @@
 
 `debian_root("git", "python3")` returns a directory with those packages and what they need. It is made with
 debootstrap from the mirror that the machine's own apt uses, and kept under `HIVE_TEST_CACHE`, else under
-`~/.cache/hyperhive-tests`; deleting that directory is how to renew it. The root is shared by all tests and all
-runs: bind it read-only, put an overlay over it (`systemd-nspawn --volatile=overlay`), or copy it; never write in it.
+`~/.cache/hyperhive-tests`; deleting that directory is how to renew it. The root is shared by all tests and
+all runs: bind it read-only, put an overlay over it (`systemd-nspawn --volatile=overlay`), or copy it; never
+write in it.
 
 Killed at any moment it leaves at most a directory that the next call removes: a root gets its final name
 when it is complete, by one rename.

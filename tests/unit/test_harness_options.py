@@ -78,7 +78,10 @@ def test_a_single_named_tool_of_a_server_excludes_its_others() -> None:
         ({"HIVE_EXTRA_MCP": {"a__b": GIT}}, "MCP server 'a__b'"),
         ({"HIVE_EXTRA_MCP": {"git": {**GIT, "env": {"API_KEY": "x"}}}}, "API_KEY looks like a secret"),
         ({"HIVE_EXTRA_MCP": {"git": {**GIT, "env": {"LD_PRELOAD": "x"}}}}, "LD_PRELOAD is set by hyperhive"),
-        ({"HIVE_ALLOWED_TOOLS": {"Bash": True}}, "HIVE_ALLOWED_TOOLS is wrong: Input should be a valid array"),
+        (
+            {"HIVE_ALLOWED_TOOLS": {"Bash": True}},
+            "HIVE_ALLOWED_TOOLS is wrong: Input should be a valid array",
+        ),
         ({"HIVE_ALLOWED_TOOLS": ["Bsah"]}, "tool 'Bsah' is not known"),
         ({"HIVE_ALLOWED_TOOLS": ["Read,Bash"]}, "is not known"),
         ({"HIVE_ALLOWED_TOOLS": ["Bash(a),Write"]}, "is not known|pattern"),
