@@ -3,15 +3,15 @@
   lib,
   callPackage,
   git,
-  python3,
+  python313, # the one that wheels.json was chosen for
   runCommand,
 }:
 
 let
   inherit (lib.importTOML ../pyproject.toml) project;
-  locked = callPackage ./python { python = python3; };
+  locked = callPackage ./python { python = python313; };
 
-  application = python3.pkgs.buildPythonApplication {
+  application = python313.pkgs.buildPythonApplication {
     pname = project.name;
     inherit (project) version;
     pyproject = true;
@@ -32,7 +32,7 @@ let
       ];
     };
 
-    build-system = [ python3.pkgs.hatchling ];
+    build-system = [ python313.pkgs.hatchling ];
     dependencies = locked.run;
     pythonImportsCheck = [
       "hive_agent"
@@ -60,7 +60,7 @@ let
 
   # Parts of hyperhive start others with the interpreter that they run with (`sys.executable -m …`). In this
   # environment that interpreter finds the packages; the one that the application's own wrappers name does not.
-  environment = python3.withPackages (_: [ (python3.pkgs.toPythonModule application) ]);
+  environment = python313.withPackages (_: [ (python313.pkgs.toPythonModule application) ]);
 in
 runCommand "${project.name}-${project.version}"
   {

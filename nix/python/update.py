@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parent.parent
-PYTHON = "3.13"  # what `python3` is in the pinned nixpkgs
+PYTHON = "3.13"  # as nix/package.nix has it
 WHEELS = ("manylinux_2_34", "manylinux_2_28", "manylinux_2_17", "manylinux2014", "manylinux1")  # of glibc
 SYSTEMS = ("x86_64-linux", "aarch64-linux")
 CHECK = ("httpx", "hypothesis", "pytest", "pytest-timeout")  # what the unit tests need besides

@@ -9,6 +9,7 @@ from hive_agent.config import HarnessConfig
 from hive_core.containers.local_options import HONOURED
 from hive_core.containers.local_system import LocalSystem
 from hive_shared import agent_options
+from hive_shared.errors import BadRequest
 from hive_shared.paths import ContainerPaths
 from tests.nix.conftest import Evaluate
 from tests.nix.sandbox import NixError
@@ -183,7 +184,7 @@ def test_both_take_the_same_tools(evaluate: Evaluate, rule: str) -> None:
     try:
         agent_options.check_tool(rule, ["forge"])
         fine = True
-    except agent_options.BadRequest:
+    except BadRequest:
         fine = False
     text = json.dumps(rule)
     agent = f'{{ hyperhive.extraMcpServers.forge.command = "x"; hyperhive.allowedTools = [ {text} ]; }}'
@@ -202,7 +203,7 @@ def test_both_take_the_same_names_of_servers(evaluate: Evaluate, name: str) -> N
     try:
         agent_options.check_server_name(name)
         fine = True
-    except agent_options.BadRequest:
+    except BadRequest:
         fine = False
     made = container(evaluate, f'{{ hyperhive.extraMcpServers."{name}".command = "x"; }}')
     assert (made["failed"] == []) == fine

@@ -61,7 +61,8 @@ let
         url = "${args.dist}/${args.pname}-${args.version}-${args.python}-${args.abi}-${args.platform}.whl";
         inherit (args) hash;
       };
-    python3 = {
+    python3 = derivation "python3" { };
+    python313 = {
       pkgs = {
         buildPythonApplication = builder "application";
         buildPythonPackage = builder "package";
