@@ -13,6 +13,7 @@ from hive_core.terminal_text import clean_line
 
 LOGS_SECONDS = 20.0
 LINES_MAX = 10_000
+WHY_LINES = 8  # nspawn and systemd have a few last words after those of the container
 FOLLOW_AGAIN_SECONDS = 1.0
 
 
@@ -41,7 +42,7 @@ class Journal:
     async def why(self, container: str) -> str:
         """The last words of a container that did not start, for an error."""
         try:
-            return " | ".join(await self.last(container, 3, since="0")) or "it printed nothing"
+            return " | ".join(await self.last(container, WHY_LINES, since="0")) or "it printed nothing"
         except CommandFailed as error:
             return error.message
 

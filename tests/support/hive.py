@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -46,6 +46,7 @@ class Hive:
 
     root: Path
     environment: Mapping[str, str] = field(default_factory=dict)
+    command: Sequence[str] = ()  # what is run; by default `hive-c0re --root … serve`
     process: asyncio.subprocess.Process | None = None
 
     @property
@@ -65,12 +66,7 @@ class Hive:
         environment = {**own, **DEFAULTS, **self.environment}
         with self.log_path.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "hive_core.cli",
-                "--root",
-                str(self.root),
-                "serve",
+                *(self.command or self._serve()),
                 env=environment,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
@@ -78,6 +74,9 @@ class Hive:
                 start_new_session=True,
             )
         await eventually(self._answers, "the daemon answers on its host socket")
+
+    def _serve(self) -> Sequence[str]:
+        return (sys.executable, "-m", "hive_core.cli", "--root", str(self.root), "serve")
 
     async def _answers(self) -> bool:
         if self.process is not None and self.process.returncode is not None:

@@ -3,7 +3,7 @@
 Nothing is evaluated. A "system" is made from the flake's directory: `payload.sh`, if there is one, is what
 the container runs. Files in the flake decide how a build goes: `fail` (what is printed before it fails),
 `hang` (it never ends, and has a child that does not either), `loud` (that many lines), `slow-link` (seconds
-between the link `-o` and the end, in which others can overwrite it).
+between the link `-o` and the end, in which others can overwrite it), `described` (see below).
 """
 
 import hashlib
@@ -85,11 +85,24 @@ def store(directory: Path) -> Path:
         shutil.copytree(directory, fresh)
         shutil.copy(SOURCE / "init.py", fresh / "init")
         os.chmod(fresh / "init", 0o755)
+        describe(fresh)
         try:
             os.rename(fresh, built)
         except OSError:
             shutil.rmtree(fresh)
     return built
+
+
+def describe(system: Path) -> None:
+    """`described` is what the module of agents' containers would have written for core, or where it leads."""
+    if (system / "described").exists():
+        text = (system / "described").read_text()
+        (system / "etc/hyperhive").mkdir(parents=True)
+        description = system / "etc/hyperhive/agent.json"
+        if text.startswith("/"):
+            description.symlink_to(text)
+        else:
+            description.write_text(text)
 
 
 def set_profile(arguments: list[str]) -> int:
