@@ -111,6 +111,7 @@ class Settings(BaseSettings):
 
     runtime: Literal["local", "nixos"] = "local"
     isolation: Literal["auto", "bubblewrap", "none"] = "auto"
+    system_call_filter: bool = True  # of agents in bubblewrap
     backend: Literal["auto", "claude", "rehearsal"] = "auto"
     model: Annotated[str, Field(min_length=1, max_length=128)] = "sonnet"
     claude_path: AbsolutePath | None = None

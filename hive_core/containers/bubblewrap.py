@@ -2,14 +2,15 @@
 
 What a container gets: its own user, process, mount, IPC, UTS and cgroup namespaces; `/usr` and a few files of
 `/etc` read-only; empty `/tmp` and `/root`; the directories of its description, and nothing else of the host.
-No capability, no new user namespace, no terminal. It is uid 0 inside.
+No capability, no new user namespace, no terminal, not every system call (`seccomp.py`). It is uid 0 inside.
 
 Outside it is the unprivileged AGENT_USER when core is root, so that what gets out of the sandbox is not root:
 `launch.py` prepares the binds before it drops the user. Where that does not work it is core's own user.
 Kernel files that go by user id alone (`/proc/sys`, `/proc/sysrq-trigger`) are covered in either case.
 
 The network is shared with the host: a model is asked over it. So an agent can connect to whatever listens on
-this machine, and to abstract Unix sockets; nothing of hyperhive trusts a connection for that (SECURITY 1, 2).
+this machine; nothing of hyperhive trusts a connection for that (SECURITY 1, 2). Abstract Unix sockets of the
+host are out of its reach where the kernel can do that.
 """
 
 import json
@@ -20,10 +21,12 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from hive_core.containers.base import Bind, ContainerSpec
 from hive_core.containers.command import CommandFailed, attempt
+from hive_core.containers.seccomp import filter_program
 from hive_shared.errors import HiveError
 
 log = logging.getLogger(__name__)
@@ -35,6 +38,7 @@ PROBE_SECONDS = 20.0
 TMP_MAX_BYTES = 2**30
 HOME_MAX_BYTES = 2**30
 ROOT_MAX_BYTES = 2**26
+SHM_MAX_BYTES = 2**28
 PATH_INSIDE = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _SYSTEM = (
@@ -65,6 +69,22 @@ class NoBubblewrap(HiveError):
     """bubblewrap cannot be used here"""
 
 
+class Guard(StrEnum):
+    """What is put around a container besides its namespaces, where this machine can."""
+
+    SYSTEM_CALLS = "system calls filtered"
+    SOCKETS = "abstract sockets out of reach"
+
+
+# Tried in this order: none is given up before the machine has shown that it cannot have it.
+_GUARDS = (
+    frozenset(Guard),
+    frozenset({Guard.SYSTEM_CALLS}),
+    frozenset({Guard.SOCKETS}),
+    frozenset[Guard](),
+)
+
+
 @dataclass(frozen=True)
 class Sandbox:
     """How containers are made on this machine, as the trial found."""
@@ -72,6 +92,7 @@ class Sandbox:
     program: str
     options: frozenset[str]  # that this bubblewrap knows
     user: int | None  # whom launch.py becomes; None: it stays core's user
+    guards: frozenset[Guard] = frozenset()
 
     @property
     def words(self) -> str:
@@ -93,23 +114,44 @@ class Surroundings:
     rlimits: tuple[tuple[str, int], ...] = ()
 
 
-async def find_sandbox(program: str | None = None) -> Sandbox:
-    """Try bubblewrap for real, with what every container needs; raises `NoBubblewrap` saying why not."""
+async def find_sandbox(program: str | None = None, *, system_call_filter: bool = True) -> Sandbox:
+    """Try bubblewrap for real, with what every container needs; raises `NoBubblewrap` saying why not.
+
+    What the kernel or this bubblewrap lacks besides is left out, and told in the log.
+    """
     found = program or shutil.which("bwrap")
     if found is None:
         raise NoBubblewrap("bubblewrap (bwrap) is not installed")
     help_text = (await attempt([found, "--help"], timeout_seconds=PROBE_SECONDS)).output
     options = frozenset(re.findall(r"^\s+(--[a-z0-9-]+)", help_text, re.MULTILINE))
     users = [AGENT_USER, None] if os.geteuid() == 0 else [None]
-    reasons = []
+    possible = _possible_guards(options, system_call_filter)
+    reason: str | None = None
     for user in users:
-        sandbox = Sandbox(found, options, user)
-        reason = await _try(sandbox)
-        if reason is None:
-            return sandbox
-        reasons.append(reason)
-        log.debug("bubblewrap as user %s: %s", user, reason)
-    raise NoBubblewrap(f"bubblewrap cannot be used: {reasons[-1]}")
+        for guards in dict.fromkeys(guards & possible for guards in _GUARDS):
+            sandbox = Sandbox(found, options, user, guards)
+            reason = await _try(sandbox)
+            if reason is None:
+                _tell_missing(guards, system_call_filter)
+                return sandbox
+            log.debug("bubblewrap as user %s, %s: %s", user, ", ".join(guards) or "no guards", reason)
+    raise NoBubblewrap(f"bubblewrap cannot be used: {reason}")
+
+
+def _possible_guards(options: frozenset[str], system_call_filter: bool) -> frozenset[Guard]:
+    known = filter_program(os.uname().machine) is not None and "--seccomp" in options
+    return frozenset(Guard) if system_call_filter and known else frozenset({Guard.SOCKETS})
+
+
+def _tell_missing(guards: frozenset[Guard], system_call_filter: bool) -> None:
+    if system_call_filter and Guard.SYSTEM_CALLS not in guards:
+        log.warning(
+            "system calls of agents cannot be filtered on this machine; all else of the sandbox holds"
+        )
+    if Guard.SOCKETS not in guards:
+        log.info(
+            "agents can connect to abstract Unix sockets of this machine; that takes Linux 6.12 to prevent"
+        )
 
 
 async def _try(sandbox: Sandbox) -> str | None:
@@ -170,13 +212,18 @@ def make_order(sandbox: Sandbox, spec: ContainerSpec, around: Surroundings, info
         *(part for name, value in _environment(spec).items() for part in ("--setenv", name, value)),
         *(() if info is None else ("--info-fd", str(info))),
     ]  # fmt: skip
+    inherited = [passwd, group]
+    if Guard.SYSTEM_CALLS in sandbox.guards:
+        inherited.append(memory_file("seccomp", filter_program(os.uname().machine) or b""))
+        arguments += ["--seccomp", str(inherited[-1])]
     listed = memory_file("arguments", b"".join(os.fsencode(part) + b"\0" for part in arguments))
-    inherited = [listed, passwd, group]
+    inherited.append(listed)
     order = {
         "join": [str(procs) for procs in around.join],
         "rlimits": dict(around.rlimits),
         "mounts": mounts,
         "user": sandbox.user,
+        "apart": Guard.SOCKETS in sandbox.guards,
         "parent": os.getpid(),
         "lifeline": None,
         "command": [sandbox.program, "--args", str(listed), "--", *spec.command],
@@ -223,6 +270,8 @@ def _system(sandbox: Sandbox) -> list[str]:
         elif os.path.isdir(place):
             parts += ["--ro-bind", os.path.realpath(place), place]
     parts += ["--proc", "/proc", *_covered_proc(), "--dev", "/dev"]
+    # Of /dev only shared memory is for writing, and bounded as the other places in memory are.
+    parts += [*_tmpfs(sandbox, "/dev/shm", SHM_MAX_BYTES, "1777"), "--remount-ro", "/dev"]  # noqa: S108
     parts += _tmpfs(sandbox, "/tmp", TMP_MAX_BYTES, "1777")  # noqa: S108 - the container's own
     parts += _tmpfs(sandbox, "/root", HOME_MAX_BYTES, "0700")
     parts += ["--dir", "/run", "--dir", "/var/tmp", "--dir", "/opt", "--dir", "/etc"]  # noqa: S108

@@ -9,11 +9,15 @@ rlimits   name without RLIMIT_ → soft and hard limit
 mounts    paths that the new user could not reach by itself; each is bound at STAGING/<index>
           in a mount namespace of our own
 user      user and group id to become, or null
+apart     true: no abstract Unix socket that was made outside can be connected to (Linux 6.12)
 parent    the process id of core: if that is not our parent any more, we are not wanted
 command   what to execute; environment, directory
 lifeline  null: become the command, and die with core. Else a descriptor that core holds open the
           other end of: stay, run the command as a child, and when it or core ends, kill whatever
           they left behind, however deep, so that no process outlives its container.
+
+Whatever the order says, the container gets a session keyring of its own, since it would possess the keys of
+whoever started core; and when memory runs out, the kernel takes its processes before core.
 """
 
 import ctypes
@@ -28,9 +32,15 @@ import sys
 STAGING = "/run"  # exists everywhere, and anyone may pass through it; hidden in our own namespace only
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
 CLONE_NEWNS = 0x00020000
 MS_BIND, MS_REC, MS_SLAVE = 4096, 16384, 1 << 19
 CANNOT_RUN = 127
+KEYCTL = {"x86_64": 250, "aarch64": 219}  # its number, where we know it
+KEYCTL_JOIN_SESSION_KEYRING = 1
+LANDLOCK_CREATE_RULESET, LANDLOCK_RESTRICT_SELF = 444, 446  # on every machine
+LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET = 1
+OUT_OF_MEMORY_SCORE = 500  # of 1000; core has 0
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -45,6 +55,10 @@ def main() -> None:
         _limit(getattr(resource, f"RLIMIT_{name}"), value)
     if order["mounts"]:
         _stage(order["mounts"])
+    _leave_keyring()
+    _be_expendable()
+    if order["apart"]:
+        _keep_apart()
     os.umask(0o077)
     if order["user"] is not None:
         os.setgroups([])
@@ -86,6 +100,32 @@ def _checked(result: int, what: str) -> None:
     if result != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{what}: {os.strerror(number)}")
+
+
+def _leave_keyring() -> None:
+    """A new and empty session keyring: possessing one gives its keys, whatever the user."""
+    number = KEYCTL.get(os.uname().machine)
+    if number is not None:  # a kernel without keyrings answers ENOSYS, and then there is nothing to leave
+        _libc.syscall(number, KEYCTL_JOIN_SESSION_KEYRING, None)
+
+
+def _be_expendable() -> None:
+    """Done as root, the container cannot take it back."""
+    with open("/proc/self/oom_score_adj", "w") as file:
+        file.write(str(OUT_OF_MEMORY_SCORE))
+
+
+def _keep_apart() -> None:
+    """The network is the host's, and so are the names of abstract sockets: anyone could connect to them."""
+    # struct landlock_ruleset_attr: handled_access_fs, handled_access_net, scoped
+    attributes = (ctypes.c_uint64 * 3)(0, 0, LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET)
+    size = ctypes.c_size_t(ctypes.sizeof(attributes))
+    rules = _libc.syscall(LANDLOCK_CREATE_RULESET, ctypes.byref(attributes), size, 0)
+    _checked(min(rules, 0), "landlock_create_ruleset")
+    if os.geteuid() != 0:
+        _checked(_libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
+    _checked(_libc.syscall(LANDLOCK_RESTRICT_SELF, rules, 0), "landlock_restrict_self")
+    os.close(rules)
 
 
 def _die_with_parent(parent: int) -> None:

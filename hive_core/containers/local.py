@@ -389,7 +389,7 @@ async def _find_isolation(settings: Settings) -> Sandbox | None:
         log.warning("isolation is off: agents run as plain processes with the rights of this daemon")
         return None
     try:
-        return await find_sandbox()
+        return await find_sandbox(system_call_filter=settings.system_call_filter)
     except NoBubblewrap as error:
         if settings.isolation == "bubblewrap":
             raise
@@ -403,6 +403,7 @@ def _plain_order(spec: ContainerSpec, around: Surroundings, lifeline: int) -> Or
         "rlimits": dict(around.rlimits),
         "mounts": [],
         "user": None,
+        "apart": False,
         "parent": os.getpid(),
         "lifeline": lifeline,
         "command": list(spec.command),
