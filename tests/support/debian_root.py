@@ -138,8 +138,11 @@ def _make(root: Path, packages: list[str], url: str) -> None:
 
 
 def _program(what: str, *command: str) -> None:
-    """Run it in a mount namespace of its own, so that no mount outlives it, however it ends."""
-    apart = ["unshare", "--mount", "--propagation", "private", *command]
+    """Run it with processes and mounts apart: when it ends, or when we do, however, nothing of it is left."""
+    apart = [
+        *("setpriv", "--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--kill-child", "--mount-proc"),
+        *("--mount", "--propagation", "private", *command),
+    ]
     try:
         done = subprocess.run(
             apart, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, env=_environment(), check=False
