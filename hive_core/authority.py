@@ -50,6 +50,8 @@ class Operation(StrEnum):
     READ_MESSAGES = "read_messages"
     HIVE_STATUS = "hive_status"
     LOGIN = "login"
+    LIST_SESSIONS = "list_sessions"
+    END_SESSION = "end_session"
     LOGOUT_ALL = "logout_all"
     FOLLOW_LOGS = "follow_logs"
     READ_DASHBOARD = "read_dashboard"
@@ -96,6 +98,8 @@ ALLOWED: dict[Operation, frozenset[Kind]] = {
     Operation.READ_MESSAGES: _OPERATOR,
     Operation.HIVE_STATUS: _OPERATOR,
     Operation.LOGIN: _OPERATOR,
+    Operation.LIST_SESSIONS: _OPERATOR,
+    Operation.END_SESSION: _OPERATOR,
     Operation.LOGOUT_ALL: _OPERATOR,
     Operation.FOLLOW_LOGS: _OPERATOR,
     Operation.READ_DASHBOARD: _OPERATOR,
@@ -140,6 +144,8 @@ OPERATION_OF: dict[type[wire.Request[Any]], Operation] = {
     wire.Messages: Operation.READ_MESSAGES,
     wire.DaemonStatus: Operation.HIVE_STATUS,
     wire.MakeLoginUrl: Operation.LOGIN,
+    wire.Sessions: Operation.LIST_SESSIONS,
+    wire.EndSession: Operation.END_SESSION,
     wire.LogoutAll: Operation.LOGOUT_ALL,
 }
 

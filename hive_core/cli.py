@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from pydantic import ValidationError
 
-from hive_core import cli_approvals, cli_diff, cli_output
+from hive_core import cli_approvals, cli_diff, cli_output, cli_sessions
 from hive_core.cli_command import (
     ExitCode,
     Failed,
@@ -591,6 +591,10 @@ def _must_be(given: str, wanted: str) -> None:
 
 
 # --- the daemon and this machine --------------------------------------------
+
+
+_command("sessions", _DAEMON)(cli_sessions.sessions)
+_command("logout", _DAEMON)(cli_sessions.log_out)
 
 
 @_command("logout-all", _DAEMON)

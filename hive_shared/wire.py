@@ -129,6 +129,8 @@ class AgentView(Model):
     state_bytes: int | None = None
     has_credentials: bool = False
     commit: str | None = None  # of its configuration, as it runs
+    may_write_to: list[str] | None = None  # None: everyone
+    paused_with: list[str] = []  # messages between them are refused until the operator decides
 
 
 class ApprovalKind(StrEnum):
@@ -278,13 +280,15 @@ class Acked(Model):
 
 
 class Standing(Model):
-    """Who I am, what waits for me, and who else is here."""
+    """Who I am, what waits for me, who else is here, and whom I may write to."""
 
     me: str
     role: Literal["manager", "agent"]
     unread: int
     peers: list[Peer]
     operator_pronouns: str
+    may_write_to: list[str] | None = None  # None: everyone
+    paused_with: list[str] = []  # messages between them and me are refused until the operator decides
 
 
 class QuestionAsked(Model):
@@ -403,7 +407,14 @@ class SessionView(Model):
     id: str
     created_at_ms: int
     last_seen_ms: int
-    client: str
+    ends_at_ms: int  # unless it is used again before, or ended
+    client: str  # what the browser called itself
+
+
+class SessionList(Model):
+    """The browsers that are logged in, the last used first."""
+
+    sessions: list[SessionView]
 
 
 class LoggedOut(Model):
@@ -797,6 +808,21 @@ class LogoutAll(Request[LoggedOut]):
     op: Literal["logout_all"] = "logout_all"
 
 
+class Sessions(Request[SessionList]):
+    """The browser sessions of the dashboard."""
+
+    result: ClassVar[type[Model]] = SessionList
+    op: Literal["sessions"] = "sessions"
+
+
+class EndSession(Request[LoggedOut]):
+    """End one browser session of the dashboard, and what its pages follow."""
+
+    result: ClassVar[type[Model]] = LoggedOut
+    op: Literal["end_session"] = "end_session"
+    session_id: Annotated[str, Field(min_length=1, max_length=64)]
+
+
 class RebuildAll(Request[AgentList]):
     """Rebuild every agent that was built from another revision of hyperhive."""
 
@@ -861,6 +887,8 @@ _HOST: tuple[type[Request[Any]], ...] = (
     Logs,
     DaemonStatus,
     MakeLoginUrl,
+    Sessions,
+    EndSession,
     LogoutAll,
 )
 

@@ -1,15 +1,16 @@
-/** The side panel: an agent's console log, what it ran, or what building a commit printed. */
+/** The side panel: an agent's console log, what it ran, what building a commit printed, or who is logged in. */
 
 import { getJson } from "./api.js";
 import { ansi } from "./ansi.js";
 import { h, one, setText, show } from "./dom.js";
 import { showHistory } from "./history.js";
+import { showSessions } from "./sessions.js";
 import { plural } from "./text.js";
 
 const LINES = 400;
 const REFRESH_MS = 3000;
 
-/** `of`: an agent's name, or an approval's number. @typedef {{view: "logs"|"history"|"build-log", of: string}} Opened */
+/** `of`: an agent's name, or an approval's number. @typedef {{view: "logs"|"history"|"build-log"|"sessions", of: string}} Opened */
 
 /** @type {Opened|null} */
 let opened = null;
@@ -26,6 +27,7 @@ const TITLES = {
   logs: (of) => `Log of ${of}`,
   history: (of) => `History of ${of}`,
   "build-log": (of) => `Build log of #${of}`,
+  sessions: () => "Browsers that are logged in",
 };
 
 /** Reads what the panel shows; the result puts it on the page. @type {Record<Opened["view"], (of: string) => Promise<() => void>>} */
@@ -45,7 +47,17 @@ const READ = {
       setText(one("#panel-status"), deployments.length > 0 ? plural(deployments.length, "deployment") : "");
     };
   },
+  sessions: async () => {
+    const { sessions, current } = await getJson("/api/sessions");
+    return () => {
+      showSessions(sessions, current);
+      setText(one("#panel-status"), plural(sessions.length, "browser"));
+    };
+  },
 };
+
+/** Views whose rows have buttons; the others are lines of text. */
+const isList = (/** @type {Opened} */ { view }) => view === "history" || view === "sessions";
 
 async function load() {
   clearTimeout(timer);
@@ -61,7 +73,7 @@ async function load() {
   }
   if (wanted !== opened) return;
   put();
-  const live = wanted.view !== "history"; // of that, events tell
+  const live = !isList(wanted); // of a history, events tell
   if (live) timer = window.setTimeout(() => void load(), document.hidden ? REFRESH_MS * 10 : REFRESH_MS);
 }
 
@@ -86,8 +98,8 @@ function open(wanted) {
   setText(one("#panel-status"), "loading…");
   one("#panel-log").replaceChildren();
   one("#panel-history").replaceChildren();
-  show(one("#panel-log"), wanted.view !== "history");
-  show(one("#panel-history"), wanted.view === "history");
+  show(one("#panel-log"), !isList(wanted));
+  show(one("#panel-history"), isList(wanted));
   panel().hidden = false;
   document.body.classList.add("with-panel");
   one("#panel-close").focus();
@@ -110,7 +122,7 @@ export function refreshPanel(about) {
 
 export function takePanel() {
   document.addEventListener("click", (event) => {
-    const selector = "[data-action=logs], [data-action=history], [data-action=build-log]";
+    const selector = Object.keys(READ).map((view) => `[data-action=${view}]`).join(", ");
     const button = event.target instanceof Element ? event.target.closest(selector) : null;
     if (!(button instanceof HTMLElement)) return;
     opener = button;

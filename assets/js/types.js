@@ -31,6 +31,9 @@
  * @typedef {{approval_id: number, commit: string, message: string, deployed_at_ms: number|null,
  *   approved_by: string|null, running: boolean}} Deployment
  *
+ * @typedef {{id: string, created_at_ms: number, last_seen_ms: number, ends_at_ms: number,
+ *   client: string}} SessionView
+ *
  * @typedef {{id: number, asker: string, question: string, options: string[], multi: boolean,
  *   asked_at_ms: number, answer: string|null, expires_at_ms: number|null, closed: string}} QuestionView
  *

@@ -150,6 +150,14 @@ async def _login_url(call: Call, request: wire.MakeLoginUrl) -> Answer:
     return await call.actions.login_url(call.who)
 
 
+async def _sessions(call: Call, request: wire.Sessions) -> Answer:
+    return call.actions.sessions(call.who)
+
+
+async def _end_session(call: Call, request: wire.EndSession) -> Answer:
+    return await call.actions.end_session(call.who, request.session_id)
+
+
 async def _logout_all(call: Call, request: wire.LogoutAll) -> Answer:
     return await call.actions.logout_all(call.who)
 
@@ -195,6 +203,8 @@ ROUTES: Routes = {
     wire.Logs: _logs,
     wire.DaemonStatus: _status,
     wire.MakeLoginUrl: _login_url,
+    wire.Sessions: _sessions,
+    wire.EndSession: _end_session,
     wire.LogoutAll: _logout_all,
 }
 

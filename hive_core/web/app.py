@@ -105,6 +105,10 @@ class Web:
         """End every session with its streams, and void unused logins; how many sessions there were."""
         return await self._login.log_out_all()
 
+    async def end_session(self, session_id: str) -> None:
+        """End one session with its streams; raises `NotFound`."""
+        await self.sessions.end_id(session_id)
+
     def session_views(self) -> list[SessionView]:
         """The browsers that are logged in."""
         return self.sessions.views()

@@ -22,7 +22,7 @@ from hive_core.clock import Clock, time_ms
 from hive_core.principals import Principal
 from hive_core.web.forms import LoginForm, form
 from hive_core.web.refusals import WebRefusal, json_response
-from hive_core.web.sessions import ABSOLUTE_MS, COOKIE_NAME, NewSession, Session, Sessions
+from hive_core.web.sessions import ABSOLUTE_MS, COOKIE_NAME, SESSIONS_MAX, NewSession, Session, Sessions
 
 log = logging.getLogger(__name__)
 
@@ -130,6 +130,9 @@ class Login:
         new = await self.sessions.create(client)
         principal = Principal.operator(f"session {new.session.id}")
         await self._audit.record(principal, "login", address, "ok", client)
+        for session in new.displaced:
+            why = f"{SESSIONS_MAX} browsers are logged in already"
+            await self._audit.record(Principal.system("web"), "logout", session.id, "ok", why)
         return new
 
     async def log_out(self, session: Session) -> None:

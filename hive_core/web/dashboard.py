@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
+from fastapi import Path as PathPart
 from starlette.responses import Response
 
 from hive_core.actions import Actions
@@ -21,6 +22,7 @@ from hive_shared.wire import AgentDone, Send
 
 BODIES_MAX_CHARACTERS = 2 * 1024 * 1024
 Problems = Callable[[], Mapping[str, str]]
+SessionId = Annotated[str, PathPart(min_length=1, max_length=64)]
 
 
 def routes(actions: Actions, sessions: Sessions, streams: Streams, port_problems: Problems) -> APIRouter:
@@ -30,6 +32,7 @@ def routes(actions: Actions, sessions: Sessions, streams: Streams, port_problems
     router.include_router(approvals.routes(actions))
     _add_lifecycle(router, actions)
     _add_talking(router, actions)
+    _add_sessions(router, actions)
     return router
 
 
@@ -111,6 +114,20 @@ def _add_talking(router: APIRouter, actions: Actions) -> None:
         fields = await form(request, SendForm)
         message = Send(to=fields.to, body=fields.body, in_reply_to=fields.in_reply_to)
         return done(await actions.send(who, message))
+
+
+def _add_sessions(router: APIRouter, actions: Actions) -> None:
+    @router.get("/api/sessions")
+    async def sessions(who: Operator, session: CurrentSession) -> Response:
+        return json_response({"sessions": actions.sessions(who).sessions, "current": session.id})
+
+    @router.post("/end-session/{session_id}")
+    async def end_session(session_id: SessionId, who: Operator) -> Response:
+        return done(await actions.end_session(who, session_id))
+
+    @router.post("/logout-all")
+    async def logout_all(who: Operator) -> Response:
+        return done(await actions.logout_all(who))
 
 
 def keeper(sessions: Sessions, session: Session) -> Callable[[], Awaitable[bool]]:

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from hive_core.clock import Clock, time_ms
 from hive_core.store import Store
 from hive_core.store.schema import session as table
-from hive_shared.errors import HiveError
+from hive_shared.errors import HiveError, NotFound
 from hive_shared.wire import SessionView
 
 log = logging.getLogger(__name__)
@@ -58,6 +58,7 @@ class NewSession:
     session: Session
     cookie: str
     key: str
+    displaced: tuple[Session, ...] = ()  # logged out, since there were too many
 
     @property
     def expires_at_ms(self) -> int:
@@ -94,7 +95,8 @@ class Sessions:
     async def create(self, client: str) -> NewSession:
         """A new session for a browser that proved to be the operator's. Raises `Unavailable`."""
         await self._end([found for found in self._by_cookie.values() if self._over(found)])
-        await self._end(self._oldest()[: max(0, len(self._by_cookie) - SESSIONS_MAX + 1)])
+        displaced = self._oldest()[: max(0, len(self._by_cookie) - SESSIONS_MAX + 1)]
+        await self._end(displaced)
         cookie, key = secrets.token_urlsafe(SECRET_BYTES), secrets.token_urlsafe(SECRET_BYTES)
         now_ms = self._clock()
         session = Session(
@@ -107,7 +109,7 @@ class Sessions:
         )
         await self._store.write(lambda connection: self._insert(connection, session))
         self._keep(session)
-        return NewSession(session, cookie, key)
+        return NewSession(session, cookie, key, tuple(displaced))
 
     async def touch(self, session: Session) -> None:
         """It was used just now. A store that cannot be written costs no request: the session stays good."""
@@ -128,6 +130,16 @@ class Sessions:
         """Log this browser out."""
         await self._end([session])
 
+    async def end_id(self, session_id: str) -> None:
+        """Log the browser of that session out; raises `NotFound`."""
+        found = [held for held in self._by_cookie.values() if held.id == session_id and not self._over(held)]
+        if not found:
+            raise NotFound(
+                f"there is no session {session_id[:64]!r}; `hive-c0re sessions` lists those there are",
+                field="session_id",
+            )
+        await self._end(found)
+
     async def end_all(self) -> int:
         """Log every browser out; how many there were."""
         ended = list(self._by_cookie.values())
@@ -139,12 +151,13 @@ class Sessions:
         return held is not None and not self._over(held)
 
     def views(self) -> list[SessionView]:
-        """The sessions that are good now, as the operator may see them, the newest first."""
+        """The sessions that are good now, as the operator may see them, the last used first."""
         return [
             SessionView(
                 id=held.id,
                 created_at_ms=held.created_at_ms,
                 last_seen_ms=held.last_seen_ms,
+                ends_at_ms=held.ends_at_ms,
                 client=held.client,
             )
             for held in reversed(self._oldest())

@@ -152,6 +152,7 @@ class MockHive:
         self.hive = hive_status()
         self.agents: dict[str, dict[str, Any]] = {"hm1nd": agent_view("hm1nd")}
         self.tombstones: list[dict[str, Any]] = []
+        self.sessions: list[dict[str, Any]] = []
         self.approvals: list[dict[str, Any]] = []
         self.questions: list[dict[str, Any]] = []
         self.messages: list[dict[str, Any]] = []
@@ -299,6 +300,7 @@ class MockHive:
             Route("/api/approvals/{id:int}/diff", self._guard(self._diff)),
             Route("/api/approvals/{id:int}/log", self._guard(self._build_log)),
             Route("/api/agents/{name}/history", self._guard(self._deployments)),
+            Route("/api/sessions", self._guard(self._sessions)),
             Route("/messages/stream", self._guard(self._stream)),
             Route("/agents/{name}/api/agent", self._guard(self._agent)),
             Route("/agents/{name}/api/state", self._guard(self._agent_state)),
@@ -346,6 +348,9 @@ class MockHive:
         answer = JSONResponse({"key": KEY, "expires_at_ms": now_ms() + 1000})
         answer.set_cookie("hive_session", COOKIE, httponly=True, samesite="strict", path="/")
         return answer
+
+    async def _sessions(self, request: Request) -> Response:
+        return JSONResponse({"sessions": self.sessions, "current": "0a1b2c3d"})
 
     async def _snapshot(self, request: Request) -> Response:
         self.snapshots += 1

@@ -139,9 +139,9 @@ class WebHive:
         self.browsers.append(client)
         return client
 
-    async def operator(self) -> httpx.AsyncClient:
+    async def operator(self, user_agent: str = "") -> httpx.AsyncClient:
         """A browser that logged in: it holds the cookie and sends the key."""
-        client = self.stranger()
+        client = self.stranger(**({"user-agent": user_agent} if user_agent else {}))
         reply = await client.post("/login", data={"code": (await self.web.login_url()).code})
         assert reply.status_code == 200, reply.text
         client.headers["x-hive-key"] = reply.json()["key"]

@@ -100,6 +100,12 @@ def question(number: int = 3, **fields: Any) -> wire.QuestionView:
     return wire.QuestionView(id=number, **{**usual, **fields})
 
 
+def session() -> wire.SessionView:
+    client = "Mozilla/5.0 \x1b[2J"
+    times = {"created_at_ms": 1, "last_seen_ms": 2, "ends_at_ms": 3}
+    return wire.SessionView(id="0a1b2c3d", client=client, **times)
+
+
 COMMIT, OLDER = "1a2b3c4d5e" * 4, "9f8e7d6c5b" * 4
 RAN = wire.Deployments(
     deployments=[
@@ -187,6 +193,8 @@ REQUESTS = [
     (["messages", "--limit", "9"], wire.Messages(limit=9), wire.MessageList(messages=[message(1, "hello")])),
     (["logs", "alice"], wire.Logs(name="alice"), wire.LogLines(lines=["one"])),
     (["logs", "alice", "-n", "5"], wire.Logs(name="alice", lines=5), wire.LogLines(lines=["one"])),
+    (["sessions"], wire.Sessions(), wire.SessionList(sessions=[session()])),
+    (["logout", "0a1b2c3d"], wire.EndSession(session_id="0a1b2c3d"), wire.LoggedOut(sessions=1)),
     (["logout-all"], wire.LogoutAll(), wire.LoggedOut(sessions=2)),
 ]
 each_request = pytest.mark.parametrize(
