@@ -60,6 +60,10 @@ in
   inbox_depth = setting count "Unread messages of one agent; further ones are refused.";
   retention_days = setting positive "Days for messages that are done with.";
 
+  loop_messages = setting types.ints.unsigned "Messages of two agents to each other after which they are paused; 0 pauses nobody.";
+  loop_window_seconds = setting positive "And the seconds within which these are counted.";
+  send_allow = setting (types.attrsOf (types.listOf types.str)) "Whom an agent may write to; one that is not named, everyone.";
+
   log_level = setting (types.enum [
     "debug"
     "info"

@@ -18,10 +18,7 @@ let
     "/state"
     "/shared"
   ]
-  ++ lib.optionals (cfg.role == "manager") [
-    "/agents"
-    "/applied"
-  ];
+  ++ lib.optional (cfg.role == "manager") "/applied"; # below /agents there may be nobody yet
 
   # Ours, the interpreter's, or what every program is found by (hive_shared/agent_options.py): NixOS sets
   # some of them for login shells, and they mean nothing to a service.
@@ -52,13 +49,15 @@ let
 
   variables =
     ofTheConfiguration
+    // {
+      HIVE_ISOLATION = "systemd-nspawn";
+    }
     // cfg.hive.environment
     // {
       HIVE_AGENT = cfg.name;
       HIVE_ROLE = cfg.role;
       HIVE_BACKEND = if claude then "claude" else "rehearsal";
       HIVE_MODEL = if cfg.model == null then cfg.hive.model else cfg.model;
-      HIVE_ISOLATION = "nixos-container";
       HOME = "/root";
       PYTHONUNBUFFERED = "1";
     }
@@ -149,6 +148,9 @@ in
         RestartSteps = 6;
         RestartMaxDelaySec = 60;
         KillMode = "mixed"; # the harness ends its own children in order
+        # The console is what the host's journal has of a container, also when that is down.
+        StandardOutput = "journal+console";
+        StandardError = "journal+console";
         TimeoutStopSec = 20;
         # An agent's shell may do in its container what it likes; that a restart ends all of it is systemd's.
         OOMPolicy = "continue";

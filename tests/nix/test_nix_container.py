@@ -50,7 +50,7 @@ def test_the_harness_waits_for_what_is_bound_in(evaluate: Evaluate) -> None:
     agent = container(evaluate)["unit"]["unitConfig"]
     assert agent["AssertPathIsMountPoint"] == agent["RequiresMountsFor"] == own
     manager = container(evaluate, template="manager")["unit"]["unitConfig"]
-    assert manager["AssertPathIsMountPoint"] == [*own, str(inside.agents), str(inside.applied)]
+    assert manager["AssertPathIsMountPoint"] == [*own, str(inside.applied)]
 
 
 def test_the_manager_has_its_own_program_role_and_name(evaluate: Evaluate) -> None:

@@ -7,15 +7,11 @@ from typing import Any
 import pytest
 
 from hive_core.config import AgentLimits, Settings
-from hive_core.flake import Pin
+from hive_core.plan_nixos import pin_of
 from tests.conftest import PROJECT
 from tests.nix.conftest import Evaluate
 from tests.nix.sandbox import NixError
-
-# What the module itself decides on, so that no option sets it.
-FIXED = {"root", "state_root", "run_root", "runtime", "isolation", "claude_path", "api_key_file", "group"}
-# Settings of the NixOS runtime, which `hive_core.config` may not have yet.
-OF_NIXOS = {"hyperhive_flake", "private_network", "user_namespaces", "allow_unfree_claude_code"}
+from tests.unit.test_nix_settings import FIXED, LOCAL
 
 CONFIG = """
   let config = t.host { services.hive-c0re = { enable = true; } // %s; };
@@ -92,8 +88,7 @@ def test_every_setting_of_the_daemon_has_its_option_and_no_other(evaluate: Evalu
         in { all = builtins.attrNames settings; limits = builtins.attrNames settings.limits; }
         """
     )
-    assert set(names["all"]) | FIXED == set(Settings.model_fields) | OF_NIXOS
-    assert set(names["all"]) & FIXED == set()
+    assert set(names["all"]) == set(Settings.model_fields) - FIXED - LOCAL
     assert set(names["limits"]) == set(AgentLimits.model_fields)
 
 
@@ -113,11 +108,8 @@ def test_the_daemon_takes_what_the_module_writes(evaluate: Evaluate) -> None:
         }""",
     )
     assert made["failed"] == []
-    given = {name: value for name, value in made["settings"].items() if name in Settings.model_fields}
-    assert set(made["settings"]) - set(given) <= OF_NIXOS
-    if "nixos" not in str(Settings.model_fields["runtime"].annotation):
-        del given["runtime"]
-    settings = Settings(**given)
+    settings = Settings(**made["settings"])
+    assert settings.runtime == "nixos"
     assert settings.dashboard_port == 7100
     assert settings.listen_address == "::1"
     assert settings.operator_pronouns == "she/her"
@@ -127,8 +119,10 @@ def test_the_daemon_takes_what_the_module_writes(evaluate: Evaluate) -> None:
     assert settings.stop_grace_seconds == 2.5
     expected = AgentLimits(memory_max_bytes=2 * 2**30, tasks_max=64, cpu_quota_percent=150, open_files=99)
     assert settings.limits == expected
-    assert made["settings"]["private_network"] is True
-    assert made["settings"]["user_namespaces"] is True
+    assert settings.private_network
+    assert settings.user_namespaces
+    assert settings.allow_unfree_claude_code
+    assert settings.chosen_backend() == "claude"
 
 
 def test_defaults_of_the_module_are_those_of_the_daemon(evaluate: Evaluate) -> None:
@@ -170,8 +164,7 @@ def test_wrong_types_and_names_end_the_evaluation(evaluate: Evaluate, options: s
 
 
 def test_containers_take_hyperhive_from_this_flake_pinned(evaluate: Evaluate) -> None:
-    reference = host(evaluate)["settings"]["hyperhive_flake"]
-    pin = Pin.parse(reference)
+    pin = pin_of(Settings(**host(evaluate)["settings"]))
     assert str(pin.source) == "/nix/store/00000000000000000000000000000000-hyperhive"
     assert pin.query["narHash"] == "sha256-AAAA+BBB/CCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCC="
     assert pin.query["lastModified"] == "1779796641"
