@@ -28,19 +28,21 @@ from hive_core.config import Settings
 from hive_core.config_repo import ConfigRepo
 from hive_core.containers.base import ContainerRuntime
 from hive_core.containers.local import LocalRuntime
-from hive_core.containers.nixos import NixosRuntime, Options
+from hive_core.containers.nixos import NixosRuntime
 from hive_core.deploy import Deployer
+from hive_core.exchanges import LoopLimits
 from hive_core.feed import Feed
 from hive_core.lifecycle import Lifecycle, read_api_key
 from hive_core.nix_module.risks import risk_flags
 from hive_core.plan import Planner
-from hive_core.plan_nixos import NixosPlanner, flake_of, pin_of
+from hive_core.plan_nixos import NixosPlanner, flake_of, options_of, pin_of
 from hive_core.principals import Principal
 from hive_core.proposals import Proposals
 from hive_core.questions import Questions
 from hive_core.registry import AgentRecord, Registry
 from hive_core.reminders import Reminders
 from hive_core.roster import Roster
+from hive_core.send_rules import SendRules
 from hive_core.store import Store
 from hive_core.surfaces.agent import agent_handler
 from hive_core.surfaces.host import host_handler
@@ -170,7 +172,8 @@ class _Hive:
         host = settings.host_name
         registry = Registry(store, host)
         audit = Audit(store, host)
-        broker = Broker(store, registry, audit, _broker_limits(settings))
+        rules = SendRules(settings.send_allow)
+        broker = Broker(store, registry, audit, _broker_limits(settings), rules=rules)
         await registry.load()
         await broker.open()
         approvals = Approvals(store, broker, audit, host)
@@ -179,7 +182,9 @@ class _Hive:
         feed = Feed()
 
         runtime = runtime or await _runtime_of(settings)
-        roster = Roster(registry, feed, settings.paths, unread=broker.unread, isolation=runtime.isolation)
+        roster = Roster(
+            registry, feed, settings.paths, unread=broker.unread, isolation=runtime.isolation, rules=rules
+        )
         plan = (NixosPlanner if runtime.name == "nixos" else Planner)(settings, registry, runtime)
         # Sockets answer through actions, and actions open sockets: the handler is looked up when needed.
         late: dict[str, Actions] = {}
@@ -247,6 +252,7 @@ class _Hive:
                 updates,
                 settings.operator_pronouns,
                 describe,
+                LoopLimits(settings.loop_messages, settings.loop_window_seconds),
             )
         )
         late["actions"] = actions
@@ -333,16 +339,11 @@ async def _runtime_of(settings: Settings) -> ContainerRuntime:
     if settings.runtime == "local":
         return await LocalRuntime.open(settings)
     pin = pin_of(settings)
-    options = Options(
-        private_users=settings.user_namespaces,
-        private_network=settings.private_network,
-        limits=settings.limits,
-        stop_grace_seconds=settings.stop_grace_seconds,
-        build_timeout_seconds=settings.build_timeout_seconds,
-        parallel=settings.build_parallel,
-    )
     runtime = NixosRuntime(
-        settings.paths, lambda agent: flake_of(settings, pin, agent), pin.revision or "", options=options
+        settings.paths,
+        lambda agent: flake_of(settings, pin, agent),
+        pin.revision or "",
+        options=options_of(settings),
     )
     return await runtime.open()
 

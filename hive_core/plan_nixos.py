@@ -4,6 +4,7 @@ import json
 
 from hive_core.config import Settings
 from hive_core.containers.base import ContainerSpec, System
+from hive_core.containers.nixos import Options
 from hive_core.containers.nixos_system import NixosSystem
 from hive_core.flake import ContainerValues, Pin, flake_files, host_system
 from hive_core.plan import Planner
@@ -38,6 +39,18 @@ class NixosPlanner(Planner):
         return found if isinstance(found, dict) else {}
 
 
+def options_of(settings: Settings) -> Options:
+    """How containers are made here."""
+    return Options(
+        private_users=settings.user_namespaces,
+        private_network=settings.private_network,
+        limits=settings.limits,
+        stop_grace_seconds=settings.stop_grace_seconds,
+        build_timeout_seconds=settings.build_timeout_seconds,
+        parallel=settings.build_parallel,
+    )
+
+
 def pin_of(settings: Settings) -> Pin:
     """Where containers take hyperhive from; raises `HiveError` if that is not set, or not pinned."""
     if settings.hyperhive_flake is None:
@@ -57,6 +70,7 @@ def flake_of(settings: Settings, pin: Pin, agent: str) -> dict[str, str]:
         allow_claude=settings.allow_unfree_claude_code,
         environment={
             **settings.agent_environment,
+            "HIVE_ISOLATION": options_of(settings).isolation,
             "HIVE_OPERATOR_PRONOUNS": settings.operator_pronouns,
         },
     )

@@ -100,6 +100,16 @@ class Options:
     build_timeout_seconds: float = 1800.0
     parallel: int = 2  # calls of nix and nixos-container at once
 
+    @property
+    def isolation(self) -> str:
+        """What keeps agents apart, in words."""
+        words = ["systemd-nspawn"]
+        if self.private_users:
+            words.append("private users")
+        if self.private_network:
+            words.append("private network")
+        return ", ".join(words)
+
 
 class NixosRuntime:
     """The `ContainerRuntime` of hosts with NixOS."""
@@ -164,10 +174,7 @@ class NixosRuntime:
 
     @property
     def isolation(self) -> str:
-        more = ["private users"] * self._options.private_users + [
-            "private network"
-        ] * self._options.private_network
-        return ", ".join(["systemd-nspawn", *more])
+        return self._options.isolation
 
     @property
     def limits(self) -> str:

@@ -24,7 +24,7 @@ from hive_core.registry import Registry
 from hive_core.store import Store
 from hive_core.surfaces.sockets import private_directory
 from hive_core.untrusted import write_file
-from hive_shared.errors import HiveError
+from hive_shared.errors import BadRequest, HiveError, InvalidName
 from hive_shared.names import MANAGER
 from hive_shared.paths import HostPaths
 from tests.support.container_bench import WAIT_SECONDS
@@ -317,7 +317,7 @@ async def test_no_other_name_than_an_agents_reaches_a_program(cell: Cell) -> Non
         ("--help", "h---help"),
         ("a b", "h-a b"),
     ):
-        with pytest.raises(HiveError):
+        with pytest.raises((InvalidName, BadRequest)):
             await cell.runtime.create(replace(spec, agent=agent, container=container))
     assert cell.host.calls("nixos_container") == []
 
