@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 BUILD: Final = "build"
 SWITCH: Final = "switch"
 BACK: Final = "back"
+CONSOLE_LINES: Final = 10
 
 INTERNAL: Final = "something went wrong inside the daemon; its log has the details"
 
@@ -199,10 +200,21 @@ class Deployer:
         except Exception as error:
             why = _words(error) if isinstance(error, HiveError | OSError) else INTERNAL
             build_log.note(f"it could not be started: {why}")
+            await self._show_console(name, build_log)
             outcome = f"it was built, and could not be started: {why}; {name} runs {before.commit[:12]} again"
             await self._approvals.set_building(approval.id, BACK, outcome=outcome)
             await self._run_again(name, before, build_log)
             raise HiveError(outcome) from error
+
+    async def _show_console(self, name: str, build_log: BuildLog) -> None:
+        """What it printed last may say why."""
+        try:
+            lines = await self._lifecycle.runtime.logs(name, CONSOLE_LINES)
+        except (HiveError, OSError) as error:
+            log.warning("the console of %s: %s", name, error)
+            return
+        for line in lines:
+            build_log.line(f"{name}: {line}")
 
     async def _go_back(self, approval: ApprovalView, build_log: BuildLog) -> None:
         """The daemon ended while it went back to what had run before."""

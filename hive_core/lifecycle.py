@@ -22,7 +22,7 @@ from hive_core.broker import Broker
 from hive_core.builds import BuildLog, Builds
 from hive_core.config import Settings
 from hive_core.config_repo import ConfigRepo
-from hive_core.containers.base import Condition, ContainerRuntime, ContainerSpec
+from hive_core.containers.base import Condition, ContainerRuntime, ContainerSpec, StatusChange
 from hive_core.plan import agent_binds
 from hive_core.prepared import (
     PREPARED_MAX,
@@ -46,6 +46,7 @@ T = TypeVar("T")
 
 API_KEY_FILE = "api-key"
 API_KEY_MAX_BYTES = 4096
+COME_UP_SECONDS = 20.0  # for a harness to report in after a change; one that only is slow is believed
 PRIVATE = 0o700
 READABLE = 0o755
 
@@ -117,8 +118,11 @@ class Lifecycle:
         plan: Plan,
         config: ConfigRepo,
         builds: Builds,
+        *,
+        come_up_seconds: float = COME_UP_SECONDS,
     ) -> None:
         self.runtime = runtime
+        self._come_up_seconds = come_up_seconds
         self.targets = Targets(settings.paths, config)
         self._settings = settings
         self._paths = self.paths = settings.paths
@@ -366,8 +370,32 @@ class Lifecycle:
         if record.wanted != "running":
             self._roster.set_state(name, AgentState.STOPPED)
             return "it stays stopped"
-        await self._start(name)
+        await self._come_up(name)
         return ""
+
+    async def _come_up(self, name: str) -> None:
+        """Start it and wait until its harness reports in; raises `HiveError` if it ends before.
+
+        A configuration can be built and started and still leave nothing that works.
+        """
+        ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+        def changed(change: StatusChange) -> None:
+            if change.agent == name and change.condition is Condition.DOWN and not ended.done():
+                ended.set_result(change.note)
+
+        unsubscribe = self.runtime.subscribe(changed)
+        reported = self._roster.next_report(name)
+        try:
+            await self._start(name)
+            either: set[asyncio.Future[Any]] = {ended, reported}
+            await asyncio.wait(either, timeout=self._come_up_seconds, return_when=asyncio.FIRST_COMPLETED)
+            if ended.done():
+                raise HiveError(f"its harness ended before it was ready: {ended.result()}")
+        finally:
+            unsubscribe()
+            reported.cancel()
+            ended.cancel()
 
     def is_stale(self, revision: str) -> bool:
         """Whether something built from `revision` should be built again; never, where that is not known."""

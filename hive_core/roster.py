@@ -56,6 +56,7 @@ class Roster:
         self._isolation = isolation
         self._live: dict[str, _Live] = {}
         self._due: dict[str, asyncio.TimerHandle] = {}
+        self._waiting: dict[str, list[asyncio.Future[None]]] = {}
 
     # --- reading ---
 
@@ -122,8 +123,17 @@ class Roster:
         since_ms = before.since_ms if before.badge is report.badge else time_ms()
         live.report = report.model_copy(update={"since_ms": since_ms})
         live.reporter = connection
+        for waiter in self._waiting.pop(name, ()):
+            if not waiter.done():
+                waiter.set_result(None)
         self.changed(name)
         return before
+
+    def next_report(self, name: str) -> "asyncio.Future[None]":
+        """Done as soon as the agent's harness reports; whoever waits cancels it when it has waited enough."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(name, []).append(waiter)
+        return waiter
 
     def reporter_left(self, name: str, connection: int) -> None:
         """A connection ended; if it was the one that reported, nobody speaks for the harness now."""

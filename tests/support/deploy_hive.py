@@ -1,14 +1,14 @@
 """Approvals, lifecycle and deploys as the daemon builds them, over containers that do as they are told.
 
 A configuration's text says what becomes of it: `BROKEN` cannot be built, `HANGS` is built when told to,
-`DEAD` cannot be started.
+`DEAD` cannot be started, `DIES` ends as soon as it was started.
 """
 
 import asyncio
 import contextlib
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from hive_core.auto_update import AutoUpdate
 from hive_core.builds import Builds
 from hive_core.config import Settings
 from hive_core.config_repo import ConfigRepo
-from hive_core.containers.base import BuildFailed, ContainerSpec, System
+from hive_core.containers.base import BuildFailed, Condition, ContainerSpec, StatusChange, System
 from hive_core.deploy import Deployer
 from hive_core.feed import Feed
 from hive_core.lifecycle import Lifecycle
@@ -42,8 +42,11 @@ OPERATOR = core_parts.OPERATOR
 class ObedientRuntime(AbsentRuntime):
     """Its containers are what was built for them last; the configuration says what goes wrong."""
 
+    come_up_seconds = 0.0  # there is no harness that would report
+
     def __init__(self) -> None:
         super().__init__()
+        self._subscribers: list[Callable[[StatusChange], None]] = []
         self.built_from = "one"
         self.runs: dict[str, str] = {}  # agent → the text of the configuration that its container runs
         self.events: list[str] = []
@@ -83,6 +86,18 @@ class ObedientRuntime(AbsentRuntime):
             raise HiveError(f"container h-{agent} did not start: it is dead")
         await super().start(agent)
         self.runs[agent] = text
+        if "DIES" in text:
+            await super().stop(agent)
+            change = StatusChange(agent, Condition.DOWN, asked=False, note="exit code 1")
+            for callback in list(self._subscribers):
+                callback(change)
+
+    async def logs(self, agent: str, lines: int) -> Sequence[str]:
+        return ["its last words"]
+
+    def subscribe(self, callback: Callable[[StatusChange], None]) -> Callable[[], None]:
+        self._subscribers.append(callback)
+        return lambda: self._subscribers.remove(callback)
 
     async def stop(self, agent: str) -> None:
         await super().stop(agent)
@@ -215,7 +230,7 @@ async def _build(root: Path, runtime: ObedientRuntime, given: dict[str, object])
 
     lifecycle = Lifecycle(
         settings, parts.registry, parts.broker, parts.approvals, roster, runtime, NoSockets(), plan, config,
-        builds,
+        builds, come_up_seconds=runtime.come_up_seconds,
     )  # fmt: skip
     proposals = Proposals(paths, parts.registry, parts.approvals, config, risk_flags)
     again: list[str] = []

@@ -20,6 +20,7 @@ SECOND = "{ ... }: { } # second\n"
 HANGS = "{ ... }: { } # HANGS\n"
 BROKEN = "{ ... }: { } # BROKEN\n"
 DEAD = "{ ... }: { } # DEAD\n"
+DIES = "{ ... }: { } # DIES\n"
 EVERY_TAG = {"proposal", "approved", "deployed"}
 
 
@@ -92,6 +93,17 @@ async def test_what_cannot_be_started_is_taken_back(hive: DeployHive) -> None:
     assert (hive.paths.applied("alice") / "agent.nix").read_text() == FIRST
     assert hive.tags(dead) == {"proposal", "approved", "failed"}
     assert hive.roster.view("alice").commit == good.commit
+
+
+async def test_what_starts_and_ends_before_it_is_ready_is_taken_back(hive: DeployHive) -> None:
+    await hive.agent()
+    good = await hive.deploy(FIRST)
+    dies = await hive.deploy(DIES)
+    assert dies.status is ApprovalStatus.FAILED
+    assert "its harness ended before it was ready: exit code 1" in dies.outcome
+    assert "alice: its last words" in await hive.actions.build_log(OPERATOR, dies.id)
+    assert (hive.main(), hive.runtime.runs["alice"]) == (good.commit, FIRST)
+    assert hive.tags(dies) == {"proposal", "approved", "failed"}
 
 
 async def test_an_agent_that_is_stopped_stays_stopped_and_starts_with_what_was_deployed(
