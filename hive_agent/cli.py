@@ -4,13 +4,13 @@ import asyncio
 import logging
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from hive_agent import __doc__ as about
+from hive_agent.log_lines import log_to_stderr
 from hive_shared.errors import HiveError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=about, pretty_exceptions_enable=False)
@@ -19,7 +19,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help=about, pretty
 @app.command()
 def serve() -> None:
     """Run the agent named by HIVE_AGENT until SIGTERM."""
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    log_to_stderr()
     for chatty in ("mcp", "httpx", "asyncio"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:

@@ -16,6 +16,7 @@ from typing import Any
 
 from hive_agent.database import Database
 from hive_shared.events import EventKind
+from hive_shared.redact import PATTERNS
 
 EVENT_MAX_BYTES = 64 * 1024
 TEXT_MAX_CHARACTERS = 12 * 1024  # of one text within an event that is too large
@@ -216,9 +217,13 @@ class History:
 
 
 def bounded_json(data: dict[str, Any]) -> str:
-    """`data` as JSON of at most `EVENT_MAX_BYTES`: long texts are cut; what still does not fit is named."""
+    """`data` as JSON of at most `EVENT_MAX_BYTES`, without credentials.
+
+    Long texts are cut, after that: no half of a key is left. What still does not fit is named.
+    """
     text = _json(data)
     if len(text) * 4 > EVENT_MAX_BYTES and len(text.encode("utf-8", "replace")) > EVENT_MAX_BYTES:
+        data = _parsed(text)
         text = _json(_cut(data, TEXT_MAX_CHARACTERS))
     if len(text) * 4 > EVENT_MAX_BYTES and len(text.encode("utf-8", "replace")) > EVENT_MAX_BYTES:
         kept = {key: value for key, value in data.items() if isinstance(value, int | float | bool)}
@@ -233,7 +238,15 @@ def _json(data: Any) -> str:
         text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), default=str, allow_nan=False)
     except (ValueError, TypeError, RecursionError) as error:
         text = json.dumps({"truncated": True, "note": f"not JSON: {error}"[:200]})
-    return text.encode("utf-8", "replace").decode()
+    return PATTERNS.clean(text.encode("utf-8", "replace")).decode()
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):  # a number that was taken for a key, of all things
+        value = None
+    return value if isinstance(value, dict) else {"truncated": True}
 
 
 def _cut(value: Any, most: int) -> Any:

@@ -8,6 +8,7 @@ from hive_core.clock import Clock, time_ms
 from hive_core.principals import Principal
 from hive_core.store import Store, schema
 from hive_core.store.prepared import Prepared
+from hive_shared.redact import PATTERNS
 from hive_shared.wire import AuditEntry
 
 TEXT_MAX_CHARACTERS: Final = 1000  # of one entry's subject or detail; bodies are never in it
@@ -59,9 +60,9 @@ class Audit:
                 "at_ms": self._clock(),
                 "principal": str(principal),
                 "action": action,
-                "subject": subject[:TEXT_MAX_CHARACTERS],
+                "subject": PATTERNS.clean_text(subject)[:TEXT_MAX_CHARACTERS],
                 "outcome": outcome,
-                "detail": detail[:TEXT_MAX_CHARACTERS],
+                "detail": PATTERNS.clean_text(detail)[:TEXT_MAX_CHARACTERS],
             },
         )
 

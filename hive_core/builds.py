@@ -20,6 +20,7 @@ from hive_core.terminal_text import clean_line
 from hive_core.untrusted import delete_tree, write_file
 from hive_shared.errors import HiveError
 from hive_shared.paths import HostPaths
+from hive_shared.redact import LineRedactor
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class BuildLog:
         self._path = path
         self._publish = publish
         self._loop = asyncio.get_running_loop()
+        self._redactor = LineRedactor()
         self._head: list[str] = []
         self._tail: deque[str] = deque()
         self._head_bytes = 0
@@ -112,7 +114,8 @@ class BuildLog:
         if self.ended:
             return
         for raw in text.splitlines() or [""]:
-            self._add(clean_line(raw.expandtabs(8)[:LINE_MAX_CHARACTERS]))
+            line = self._redactor.clean_text(raw)
+            self._add(clean_line(line.expandtabs(8)[:LINE_MAX_CHARACTERS]))
         self._changed.set()
         if self._publish is not None and self._feed_due is None:
             self._feed_due = self._loop.call_later(FEED_EVERY_SECONDS, self._feed_now)

@@ -16,6 +16,7 @@ from hive_core.cli_words import moment
 from hive_core.config import BadConfig, load_settings
 from hive_core.terminal_text import clean, clean_line
 from hive_shared import wire
+from hive_shared.redact import PATTERNS
 
 Ready = Callable[[wire.HiveStatus, wire.LoginUrl], None]
 
@@ -105,11 +106,11 @@ class _Lines(logging.Formatter):
     """`12:30:05 text`, with the level where it matters; no line can pass for two, or act on the terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
-        text = clean_line(record.getMessage())
+        text = clean_line(PATTERNS.clean_text(record.getMessage()))
         level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
         line = f"{self.formatTime(record, '%H:%M:%S')} {level}{text}"
         if record.exc_info:
-            line += "\n" + clean(self.formatException(record.exc_info))
+            line += "\n" + clean(PATTERNS.clean_text(self.formatException(record.exc_info)))
         return line
 
 

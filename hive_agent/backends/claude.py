@@ -27,10 +27,10 @@ from hive_agent.backends.claude_lines import note_line
 from hive_agent.backends.claude_outcome import Tally, Verdict
 from hive_agent.backends.claude_process import ClaudeProcess, ProcessEnded, ProtocolUnknown
 from hive_agent.backends.login_claude import ClaudeLogin
-from hive_agent.backends.redact import Redactor
 from hive_agent.session import check_model
 from hive_agent.wake import resumed_prompt
 from hive_shared.errors import Conflict, HiveError
+from hive_shared.redact import Redactor
 
 log = logging.getLogger(__name__)
 

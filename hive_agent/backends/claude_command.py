@@ -4,6 +4,8 @@ Facts about the environment, tried with Claude Code 2.1.197:
 
 - `CLAUDE_CODE_DISABLE_BACKGROUND_TASKS=1` is needed: otherwise a command begun with `run_in_background`
   starts a turn of its own when it ends, between ours, that nobody asked for and nobody sees.
+- `CLAUDE_CODE_DISABLE_ATTACHMENTS=1` is a safeguard: otherwise an `@path` anywhere in a prompt, so also in a
+  peer's message, makes the CLI read that file and put it into the conversation as a word of the system.
 - `ENABLE_TOOL_SEARCH=false` keeps the hive's tools in the prompt; against Anthropic's own host they
   would hide behind a search tool, at the price of an inference.
 - `CLAUDE_CODE_MAX_RETRIES` works; with 0 a `retry-after` is never told to us, so some stay allowed and
@@ -39,6 +41,8 @@ _QUIET = {
     "DISABLE_TELEMETRY": "1",
     "ENABLE_TOOL_SEARCH": "false",
 }
+# Not to be overridden: without it, a message could act before the model has read it.
+_SAFEGUARDS = {"CLAUDE_CODE_DISABLE_ATTACHMENTS": "1"}
 
 
 def arguments(config: BackendConfig, model: str, session_flags: Sequence[str], *, warm: bool) -> list[str]:
@@ -75,6 +79,7 @@ def environment(config: BackendConfig) -> dict[str, str]:
         "TERM": "dumb",
         **_QUIET,
         **given,
+        **_SAFEGUARDS,
         "CLAUDE_CONFIG_DIR": str(paths.claude),
     }
     key = api_key(paths.claude)

@@ -11,6 +11,7 @@ from typing import Any
 
 LINE_MAX_BYTES = 1024 * 1024  # larger ones are tool results (images); the conversation itself keeps them
 HEAD_BYTES = 200  # of a line that could not be kept
+HEAD_KEPT_BYTES = 4096  # so that no key that is cut in two is in the head
 NOTE_SUBTYPE = "hyperhive_note"
 
 _RESULT_HEAD = re.compile(rb'\s*\{\s*"type"\s*:\s*"result"')
@@ -31,6 +32,7 @@ class LineSplitter:
         self, max_bytes: int = LINE_MAX_BYTES, *, clean: Callable[[bytes], bytes] = lambda line: line
     ) -> None:
         self._max_bytes = max_bytes
+        self._head_bytes = min(HEAD_KEPT_BYTES, max_bytes)
         self._clean = clean
         self._held = bytearray()
         self._dropped_bytes = 0
@@ -53,8 +55,8 @@ class LineSplitter:
         room = self._max_bytes - len(self._held)
         if self._dropped_bytes or len(piece) > room:
             self._dropped_bytes += len(piece) + (0 if self._dropped_bytes else len(self._held))
-            del self._held[HEAD_BYTES:]
-            self._held += piece[: HEAD_BYTES - len(self._held)]
+            del self._held[self._head_bytes :]
+            self._held += piece[: self._head_bytes - len(self._held)]
         else:
             self._held += piece
 

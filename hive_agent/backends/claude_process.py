@@ -25,11 +25,12 @@ from typing import Any, cast
 
 from hive_agent.backends import guard
 from hive_agent.backends.claude_lines import LineSplitter
-from hive_agent.backends.redact import Redactor
 from hive_shared.errors import HiveError
+from hive_shared.redact import Redactor
 
 CHUNK_BYTES = 64 * 1024
 STDERR_TAIL_BYTES = 4096
+STDERR_KEPT_BYTES = 2 * STDERR_TAIL_BYTES  # so that no key that is cut in two is in the tail
 QUEUED_LINES_MAX = 256  # beyond that the CLI waits for us
 CLOSE_SECONDS = 3.0  # for the CLI to leave by itself once its input is closed
 GUARD_SECONDS = 2 * guard.KILL_SECONDS
@@ -97,7 +98,8 @@ class ClaudeProcess:
         """How it ended, with the last lines of its standard error."""
         code = self._process.returncode
         how = "closed its output" if code is None else f"ended with code {code}"
-        tail = self._redactor.clean(bytes(self._stderr)).decode("utf-8", "replace").strip()
+        cleaned = self._redactor.clean(bytes(self._stderr))[-STDERR_TAIL_BYTES:]
+        tail = cleaned.decode("utf-8", "replace").strip()
         return f"the Claude Code process {how}" + (f": {tail}" if tail else "")
 
     # --- speaking ---
@@ -239,7 +241,7 @@ class ClaudeProcess:
         stderr = cast(asyncio.StreamReader, self._process.stderr)
         while chunk := await stderr.read(CHUNK_BYTES):
             self._stderr += chunk
-            del self._stderr[:-STDERR_TAIL_BYTES]
+            del self._stderr[:-STDERR_KEPT_BYTES]
 
     # --- what it takes ---
 

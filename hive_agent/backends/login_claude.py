@@ -17,8 +17,8 @@ from typing import Any, cast
 from hive_agent.backends import claude_command
 from hive_agent.backends.base import BackendConfig, LoginStage
 from hive_agent.backends.claude_process import guarded
-from hive_agent.backends.redact import Redactor
 from hive_shared.errors import BadRequest, Conflict
+from hive_shared.redact import Redactor
 
 CREDENTIALS_FILE = ".credentials.json"
 CREDENTIALS_MAX_BYTES = 256 * 1024

@@ -1,7 +1,7 @@
 """The console of one container: bounded on disk, safe to print, followed without polling.
 
 Core reads what a container prints and writes the file itself, line by line: so the container can neither
-fill the disk nor rewrite what it has said, and no byte of it acts on a terminal.
+fill the disk nor rewrite what it has said, and no byte of it acts on a terminal. Credentials are taken out.
 """
 
 import asyncio
@@ -12,10 +12,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from hive_core.terminal_text import clean_line
+from hive_shared.redact import LineRedactor
 
 log = logging.getLogger(__name__)
 
 LINE_MAX_BYTES = 8192  # longer ones are cut into several
+WORD_MAX_BYTES = 1024  # at the end of such a piece it is left to the next one, so that no key is cut in two
 CHUNK_BYTES = 64 * 1024
 BYTES_PER_SECOND = 1024 * 1024  # a container that prints faster waits
 TAIL_MAX_BYTES = 512 * 1024  # of each file: read at once on the loop, so not too much
@@ -29,6 +31,7 @@ class Console:
         self._path = path
         self._max_bytes = max_bytes
         self._partial = b""
+        self._redactor = LineRedactor()
         self._file: int | None = None
         self._size = 0
         self._followers: set[_Follower] = set()
@@ -41,7 +44,7 @@ class Console:
             if len(chunk) > CHUNK_BYTES // 8:
                 await asyncio.sleep(len(chunk) / BYTES_PER_SECOND)
         if self._partial:
-            self._put(self._partial)
+            self._put(self._redactor.clean(self._partial))
             self._partial = b""
 
     def note(self, text: str) -> None:
@@ -78,11 +81,12 @@ class Console:
 
     def _take(self, chunk: bytes) -> None:
         *lines, self._partial = (self._partial + chunk).split(b"\n")
-        for line in lines:
+        for line in self._redactor.clean_all(lines):
             self._put(line)
         while len(self._partial) >= LINE_MAX_BYTES:
-            self._put(self._partial[:LINE_MAX_BYTES])
-            self._partial = self._partial[LINE_MAX_BYTES:]
+            end = _end_of_words(self._partial)
+            self._put(self._redactor.clean(self._partial[:end]))
+            self._partial = self._partial[end:]
 
     def _put(self, raw: bytes) -> None:
         for start in range(0, max(1, len(raw)), LINE_MAX_BYTES):
@@ -135,6 +139,12 @@ class _Follower:
             missed, self._missed = self._missed, 0
             return f"--- {missed} lines came too fast to be shown"
         return self._lines.popleft()
+
+
+def _end_of_words(line: bytes) -> int:
+    """Where the first piece of a line ends: behind a space if there is one, at most `LINE_MAX_BYTES`."""
+    space = line.rfind(b" ", LINE_MAX_BYTES - WORD_MAX_BYTES, LINE_MAX_BYTES)
+    return space + 1 if space >= 0 else LINE_MAX_BYTES
 
 
 def _end_of(path: Path, maximum: int) -> bytes:

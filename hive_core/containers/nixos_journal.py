@@ -1,4 +1,4 @@
-"""The console of a container, from systemd's journal.
+"""The console of a container, from systemd's journal, without the credentials that are in it.
 
 The harness logs to the console of its container, which systemd-nspawn prints, which is the output of the
 container's unit: one place on the host that is there also while the container is not.
@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator
 from hive_core.containers.command import LINE_MAX_BYTES, CommandFailed, printing, run
 from hive_core.containers.nixos_unit import unit_of
 from hive_core.terminal_text import clean_line
+from hive_shared.redact import LineRedactor
 
 LOGS_SECONDS = 20.0
 LINES_MAX = 10_000
@@ -27,14 +28,17 @@ class Journal:
         """The last lines since a time (Unix seconds), oldest first."""
         finished = await run(self._command(container, lines, since), timeout_seconds=LOGS_SECONDS)
         whole = finished.output.split("\n")[:-1]
-        return [_clean(piece) for line in whole for piece in _pieces(line)][-lines:]
+        redactor = LineRedactor()
+        cleaned = [redactor.clean_text(line) for line in whole]
+        return [_clean(piece) for line in cleaned for piece in _pieces(line)][-lines:]
 
     async def follow(self, container: str, lines: int, *, since: str) -> AsyncGenerator[str, None]:
         """The last lines and every new one, without end, also when the journal is restarted."""
+        redactor = LineRedactor()
         while True:
             async with printing([*self._command(container, lines, since), "--follow"]) as program:
                 async for line in program.lines():
-                    yield _clean(line)
+                    yield _clean(redactor.clean_text(line))
             lines = 0
             yield "--- the journal was restarted; lines may be missing here"
             await asyncio.sleep(FOLLOW_AGAIN_SECONDS)

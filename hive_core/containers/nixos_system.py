@@ -24,6 +24,7 @@ from hive_core.containers.nixos_conf import check_path
 from hive_core.containers.nixos_program import FLAKE_ATTRIBUTE, NIX_OPTIONS, NixosContainer
 from hive_core.terminal_text import clean_line
 from hive_shared.errors import HiveError
+from hive_shared.redact import LineRedactor
 
 KEPT_PER_AGENT = 8
 DIGEST_CHARACTERS = 20
@@ -74,9 +75,10 @@ class Systems:
         place = await asyncio.to_thread(self._place, agent, tree)
         flake = f"path:{check_path(place / FLAKE_DIRECTORY)}"
         last: deque[str] = deque(maxlen=SHOWN_LINES)
+        redactor = LineRedactor()
 
         def line(text: str) -> None:
-            text = clean_line(text.rstrip("\r").expandtabs(8))
+            text = clean_line(redactor.clean_text(text).rstrip("\r").expandtabs(8))
             last.append(text)
             log(text)
 
@@ -108,8 +110,7 @@ class Systems:
     async def _run(self, flake: str, link: Path, line: Callable[[str], None], last: deque[str]) -> None:
         attribute = f'{flake}#nixosConfigurations."{FLAKE_ATTRIBUTE}".config.system.build.toplevel'
         command = [
-            self._nix, "build", "--out-link", str(link), "--print-build-logs", "--log-format", "raw",
-            *NIX_OPTIONS, "--", attribute,
+            self._nix, "build", "--out-link", str(link), *NIX_OPTIONS, "--", attribute,
         ]  # fmt: skip
         async with (
             self._program.room() as directory,

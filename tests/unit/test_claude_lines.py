@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hive_agent.backends.claude_lines import HEAD_BYTES, NOTE_SUBTYPE, LineSplitter, parse
-from hive_agent.backends.redact import Redactor
+from hive_shared.redact import Redactor
 
 OBJECTS = st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=20), max_size=3)
 
