@@ -63,6 +63,7 @@ lock: $(DEV_STAMP) ## renew the lock files (needs the package indexes; review th
 	    --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header --no-annotate \
 	    $$(test $$set = dev && echo --extra dev) --output-file $$set.txt ../../pyproject.toml build.in; done
 	@cd $(LOCKS)/claude && npm install --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved
+	@$(BIN)/python nix/python/update.py
 
 clean: ## remove what make installed; the hive's state in .hive stays
 	@rm -rf $(VENV) .claude-cli

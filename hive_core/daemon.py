@@ -10,12 +10,12 @@ import fcntl
 import logging
 import os
 import signal
-import socket
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from hive_core import service_manager
 from hive_core.actions import Actions, LoginDesk, Parts
 from hive_core.approvals import Approvals
 from hive_core.audit import Audit
@@ -61,6 +61,7 @@ log = logging.getLogger(__name__)
 
 VACUUM_EVERY_SECONDS = 3600.0
 FORCED_EXIT_CODE = 130
+MANAGER_SECONDS = 15.0  # for a missing manager to be made before the daemon calls itself ready
 
 Ready = Callable[[HiveStatus, LoginUrl], None]
 
@@ -103,9 +104,9 @@ async def run(
             await hive.start()
             if ready is not None:
                 ready(hive.status(), await hive.web.login_url())
-            _notify_systemd("READY=1")
+            service_manager.tell(service_manager.READY)
             await stop.asked.wait()
-            _notify_systemd("STOPPING=1")
+            service_manager.tell(service_manager.STOPPING)
             log.info("stopping")
 
 
@@ -286,7 +287,10 @@ class _Hive:
         self.background.start(_hourly(self.broker.vacuum), name="vacuum")
         self.background.start(self.lifecycle.measure_tombstones(), name="tombstones")
         await self.lifecycle.make_sockets()
-        await self._ensure_manager()
+        self.background.start(service_manager.show_life(), name="watchdog")
+        manager = self.background.start(self._ensure_manager(), name="manager")
+        if manager is not None:  # it is made in a second, or in half an hour where a system has to be built
+            await asyncio.wait({manager}, timeout=MANAGER_SECONDS)
         self.actions.deployer.resume()
         self.background.start(self._restore_agents(), name="restore")
 
@@ -405,16 +409,3 @@ def _lock(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _notify_systemd(state: str) -> None:
-    """Tell the service manager, where there is one (sd_notify(3))."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    target = "\0" + address[1:] if address.startswith("@") else address
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as messenger:
-        try:
-            messenger.sendto(state.encode(), target)
-        except OSError as error:
-            log.warning("systemd could not be told %s: %s", state, error)

@@ -57,8 +57,8 @@ in
         RestartSec = 1;
         RestartSteps = 5;
         RestartMaxDelaySec = 30;
-        # A first start builds the manager's container before it is ready.
-        TimeoutStartSec = "1h";
+        TimeoutStartSec = "10min"; # migrating a large store takes its time
+        WatchdogSec = 60;
         TimeoutStopSec = 90;
         KillMode = "mixed"; # the daemon ends what it has started in order
 

@@ -186,9 +186,8 @@ def test_readiness_directories_and_path_of_the_unit(evaluate: Evaluate) -> None:
     assert not [entry for entry in unit["path"] if entry.endswith("/bin")]  # it is appended
 
 
-def test_the_watchdog_is_set_where_the_daemon_feeds_it(evaluate: Evaluate) -> None:
-    feeds = "WATCHDOG=1" in (PROJECT / "hive_core" / "daemon.py").read_text()
-    assert ("WatchdogSec" in host(evaluate)["unit"]["serviceConfig"]) == feeds
+def test_a_daemon_that_hangs_is_started_again(evaluate: Evaluate) -> None:
+    assert host(evaluate)["unit"]["serviceConfig"]["WatchdogSec"] == 60
 
 
 HARDENED = {
