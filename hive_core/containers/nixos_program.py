@@ -21,6 +21,7 @@ DESTROY_SECONDS = 120.0
 
 # Nothing is fetched or built while evaluating, unless a lock names it (SECURITY 8); no lock is written here.
 NIX_OPTIONS = (
+    "--log-format", "raw-with-logs",  # "raw" leaves out what builders print
     "--option", "extra-experimental-features", "nix-command flakes",
     "--option", "allow-import-from-derivation", "false",
     "--option", "accept-flake-config", "false",

@@ -6,18 +6,22 @@ from pathlib import Path
 
 from hive_core import daemon
 from hive_core.config import load_settings
-from hive_core.containers.nixos import NixosRuntime, Options
+from hive_core.containers.nixos import NixosRuntime
+from hive_core.plan_nixos import flake_of, options_of, pin_of
 from tests.support.nixos_stand_in import NixosHost
+
+PINNED = f"github:example/hyperhive/{'a' * 40}"  # never fetched: the stand-in's nix evaluates nothing
 
 
 async def main() -> None:
     host = NixosHost(Path(sys.argv[1]))
-    settings = load_settings({"runtime": "nixos"})
+    settings = load_settings({"runtime": "nixos", "hyperhive_flake": PINNED})
+    pin = pin_of(settings)
     runtime = NixosRuntime(
         settings.paths,
-        lambda agent: {"flake.nix": f"# {agent}: default, container\n"},
+        lambda agent: flake_of(settings, pin, agent),
         "revision one",
-        options=Options(limits=settings.limits, stop_grace_seconds=settings.stop_grace_seconds),
+        options=options_of(settings),
         places=host.places,
         programs=host.programs,
     )
