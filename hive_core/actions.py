@@ -9,7 +9,8 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from hive_core.approvals import FINISHED, Approvals
@@ -20,12 +21,15 @@ from hive_core.background import TaskSet
 from hive_core.broker import Broker
 from hive_core.builds import Builds
 from hive_core.deploy import Deployer
+from hive_core.exchanges import LoopLimits
 from hive_core.feed import Feed
+from hive_core.floods import Floods
 from hive_core.lifecycle import Lifecycle
+from hive_core.loop_breaker import LoopBreaker, stopped_by
 from hive_core.prepared import is_prepared
 from hive_core.principals import Kind, Principal
 from hive_core.proposals import Proposals
-from hive_core.questions import Questions
+from hive_core.questions import Effect, Questions
 from hive_core.registry import Registry
 from hive_core.reminders import Reminders
 from hive_core.requests import Requests
@@ -44,8 +48,7 @@ MESSAGES_SHOWN = 200
 RESOLVED_SHOWN = 20
 REFUSALS_RECORDED_PER_HOUR = 200  # of one principal
 FOLLOW_QUEUE = 2000  # messages a follower may be behind
-SAME_ALARM_SECONDS = 600.0  # a flood or a lost login is told once in that time, however often it happens
-STOP_ANSWER = "stop "  # and the agent's name
+SAME_ALARM_SECONDS = 600.0  # a lost login is told once in that time, however often it happens
 
 
 class LoginDesk(Protocol):
@@ -79,6 +82,7 @@ class Parts:
     updates: AutoUpdate
     operator_pronouns: str
     describe: Callable[[], dict[str, Any]]  # what HiveStatus says of the daemon itself
+    loop_limits: LoopLimits = field(default_factory=LoopLimits)
 
 
 class Actions:
@@ -102,7 +106,17 @@ class Actions:
         self._builds = parts.builds
         self._updates = parts.updates
         self._requests = Requests(parts.registry, parts.roster, parts.approvals, parts.proposals)
+        self._loops = LoopBreaker(
+            parts.broker,
+            parts.registry,
+            parts.questions,
+            parts.audit,
+            parts.loop_limits,
+            changed=parts.roster.changed,
+        )
+        self._floods = Floods(parts.broker, parts.questions)
         self._work = TaskSet("actions")
+        self._obeying: dict[int, asyncio.Task[wire.AgentDone]] = {}
         self._alarms: dict[tuple[str, str], float] = {}
         self._refusals: Counter[str] = Counter()
         self._refusal_hour = -1
@@ -117,10 +131,13 @@ class Actions:
         self.approvals.subscribe(self._approval_changed)
         self.questions.subscribe(self._question_changed)
         self.broker.subscribe(self._message_sent)
-        self.broker.subscribe_overload(self._overloaded)
+        await self._floods.open()
+        await self._loops.open()
 
     async def close(self) -> None:
         """End approved work and operations that are under way; the next start takes them up again."""
+        await self._floods.close()
+        await self._loops.close()
         await self._work.close()
         await self.deployer.close()
         await self.lifecycle.close()
@@ -159,6 +176,8 @@ class Actions:
             unread=self.broker.unread(me.name),
             peers=peers,
             operator_pronouns=self._pronouns,
+            may_write_to=self.broker.rules.allowed(me.name),
+            paused_with=self.broker.rules.paused_with(me.name),
         )
 
     async def ask_operator(self, who: Principal, request: wire.AskOperator) -> wire.QuestionAsked:
@@ -337,6 +356,7 @@ class Actions:
         if not prepared and not self.registry.require(name).kept:
             await self._destroy(who, name)
         left = await self._recorded(who, "purge", name, self.lifecycle.purge(name))
+        await self._loops.forget(name)
         await self._proposals.end_orphans(await self.approvals.pending())
         note = f"not everything could be deleted: {'; '.join(left)}" if left else "nothing of it is left"
         return wire.AgentDone(agent=None, note=note)
@@ -362,22 +382,27 @@ class Actions:
     # --- questions ----------------------------------------------------------
 
     async def answer(self, who: Principal, question_id: int, text: str) -> wire.QuestionView:
-        """The operator's answer goes to the asker as a message from `system`."""
+        """The operator's answer goes to the asker as a message from `system`; the hive itself obeys it."""
         authorize(who, Operation.ANSWER)
-        question = await self._refusals_recorded(
-            who, Operation.ANSWER, f"question {question_id}", self.questions.answer(question_id, text, who)
-        )
-        if question.asker == SYSTEM:
-            await self._obey(who, question)
+        answered = self.questions.answer(question_id, text, who, effect=self._effect(question_id, who))
+        question = await self._refusals_recorded(who, Operation.ANSWER, f"question {question_id}", answered)
+        obeying = self._obeying.get(question.id)
+        if obeying is not None:
+            await asyncio.shield(obeying)
         return question
 
     async def cancel_question(self, who: Principal, question_id: int) -> wire.QuestionView:
         """Take a question back: an agent its own ones, the operator any."""
         authorize(who, Operation.CANCEL_QUESTION)
-        cancelled = self.questions.cancel(question_id, who)
+        cancelled = self.questions.cancel(question_id, who, effect=self._effect(question_id, who))
         return await self._refusals_recorded(
             who, Operation.CANCEL_QUESTION, f"question {question_id}", cancelled
         )
+
+    def _effect(self, question_id: int, who: Principal) -> Effect | None:
+        """What closing a question changes in the same transaction."""
+        loop = self._loops.asked_about(question_id)
+        return None if loop is None else partial(self._loops.settle, loop, who)
 
     async def open_questions(self, who: Principal) -> list[wire.QuestionView]:
         authorize(who, Operation.LIST_QUESTIONS)
@@ -552,26 +577,16 @@ class Actions:
         if self.registry.get(MANAGER) is not None:
             await self.broker.notify(MANAGER, event.as_body())
 
-    def _overloaded(self, sender: str, to: str) -> None:
-        """An agent began to send faster than it may: the operator decides (SPEC section 5, loop breaker)."""
-        if self._first_alarm("flood", sender):
-            self._work.start(self._ask_about_flood(sender, to), name=f"flood-{sender}")
-
-    async def _ask_about_flood(self, sender: str, to: str) -> None:
-        question = wire.AskOperator(
-            question=f"{sender} sends more messages than the limit allows, last to {to}. "
-            "Its sends are refused until it slows down. Should it go on?",
-            options=["let it go on", STOP_ANSWER + sender],
-        )
-        with contextlib.suppress(HiveError):  # too many are open already: the operator has enough to see
-            await self.questions.ask(Principal.system("loop breaker"), question)
-
-    async def _obey(self, who: Principal, question: wire.QuestionView) -> None:
-        """Carry out the answer to a question that the hive itself asked."""
-        answer = question.answer or ""
-        name = answer.removeprefix(STOP_ANSWER)
-        if answer in question.options and name != answer:
-            await self.kill(who, name)
+    def _obey(self, question: wire.QuestionView) -> None:
+        """Carry out the answer to a question of the hive itself, whatever becomes of who answered."""
+        stopped = stopped_by(question.answer or "")
+        if question.asker != SYSTEM or stopped is None:
+            return
+        killing = self.kill(Principal.operator(f"answer to question {question.id}"), stopped)
+        task = self._work.start(killing, name=f"obey-{question.id}")
+        if task is not None:
+            self._obeying[question.id] = task
+            task.add_done_callback(lambda _: self._obeying.pop(question.id, None))
 
     def _approval_changed(self, approval: wire.ApprovalView) -> None:
         waits = approval.status is ApprovalStatus.PENDING
@@ -584,6 +599,7 @@ class Actions:
         (self._open_questions.add if waits else self._open_questions.discard)(question.id)
         self.feed.publish("question", _plain(question))
         self.publish_status()
+        self._obey(question)
 
     def _message_sent(self, message: wire.Message) -> None:
         self.feed.publish("message", _plain(message))

@@ -21,9 +21,19 @@ from hive_core.clock import Clock, time_ms
 from hive_core.inbox import Claim, Inbox, TokenBucket
 from hive_core.principals import Kind, Principal
 from hive_core.registry import Registry
+from hive_core.send_rules import SendRules
 from hive_core.store import Store, messages
 from hive_core.store.engine import Work
-from hive_shared.errors import BadRequest, HiveError, InboxFull, NotFound, RateLimited, UnknownRecipient
+from hive_shared.errors import (
+    BadRequest,
+    Forbidden,
+    HiveError,
+    InboxFull,
+    NotFound,
+    Paused,
+    RateLimited,
+    UnknownRecipient,
+)
 from hive_shared.names import BROADCAST, OPERATOR, SYSTEM
 from hive_shared.wire import RECV_WAIT_MAX_SECONDS, Acked, Message, Received, Recv, Send, Sent
 
@@ -34,6 +44,8 @@ T = TypeVar("T")
 MS_PER_DAY: Final = 86_400_000
 VACUUM_CHUNK_ROWS: Final = 500  # of one transaction, so that sends get their turn in between
 GIVE_BACK_RETRY_SECONDS: Final = 1.0
+
+UNBOUND: Final = frozenset({Kind.OPERATOR, Kind.SYSTEM})  # by rules and limits
 
 Subscriber = Callable[[Message], None]
 OverloadSubscriber = Callable[[str, str], None]
@@ -100,8 +112,10 @@ class Broker:
         limits: BrokerLimits | None = None,
         clock: Clock = time_ms,
         monotonic: Callable[[], float] = time.monotonic,
+        rules: SendRules | None = None,
     ) -> None:
         self.limits = limits or BrokerLimits()
+        self.rules = rules or SendRules()
         self._store = store
         self._registry = registry
         self._audit = audit
@@ -133,13 +147,15 @@ class Broker:
     async def send(self, sender: Principal, request: Send) -> Sent:
         """Commit the message, with its audit entry, and wake who waits for it.
 
-        Raises `UnknownRecipient`, `RateLimited`, `InboxFull`, `NotFound` (for `in_reply_to`), or
-        `Unavailable`. A `key` that this sender used before answers with the ids of then.
+        A broadcast reaches those that the sender may write to. Raises `UnknownRecipient`, `Forbidden`,
+        `Paused`, `RateLimited`, `InboxFull`, `NotFound` (for `in_reply_to`), or `Unavailable`. A `key`
+        that this sender used before answers with the ids of then.
         """
         recipients = self._recipients(sender, request.to)
         try:
+            recipients = self._permitted(sender, recipients)
             self._admit(sender, recipients)
-        except (RateLimited, InboxFull):
+        except (Forbidden, Paused, RateLimited, InboxFull):
             earlier = await self._store.read(lambda connection: _earlier(connection, sender, request))
             if earlier:
                 return Sent(ids=earlier)  # a retry of what was accepted before is no new message
@@ -200,9 +216,19 @@ class Broker:
             field="to",
         )
 
+    def _permitted(self, sender: Principal, recipients: list[str]) -> list[str]:
+        """Those of `recipients` that the rules let it write to; raises what refuses the first if none is."""
+        if sender.kind in UNBOUND:
+            return recipients
+        refusals = [self.rules.refusal(sender.name, name) for name in recipients]
+        permitted = [name for name, why in zip(recipients, refusals, strict=True) if why is None]
+        if not permitted and refusals[0] is not None:
+            raise refusals[0]
+        return permitted
+
     def _admit(self, sender: Principal, recipients: list[str]) -> None:
         """Hold the limits; the operator and the system have none."""
-        if sender.kind in (Kind.OPERATOR, Kind.SYSTEM):
+        if sender.kind in UNBOUND:
             return
         for name in recipients:
             # Nobody acks the operator's inbox: its depth says nothing, the senders' rates bound it.
@@ -226,6 +252,10 @@ class Broker:
             f"{sender.name} sends too fast: at most {self.limits.sends_per_minute:g} messages a minute; "
             f"send again in {wait_seconds:.1f} seconds"
         )
+
+    def ease(self, sender: str, factor: float, seconds: float) -> None:
+        """Let an agent send `factor` times as much as the limits say, for so long."""
+        self._bucket(sender).ease(factor, self._monotonic() + seconds)
 
     async def _commit(self, sender: Principal, request: Send, recipients: list[str]) -> list[int]:
         claims = [self._begin_arriving(name) for name in recipients]

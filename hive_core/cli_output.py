@@ -191,6 +191,10 @@ def _agent_notes(agent: wire.AgentView) -> list[str]:
         notes.append(f"runs {short(agent.commit)}")
     if agent.needs_update:
         notes.append("needs update")
+    if agent.may_write_to is not None:
+        notes.append(f"writes only to {', '.join(agent.may_write_to)}")
+    if agent.paused_with:
+        notes.append(f"paused with {', '.join(agent.paused_with)}")
     if agent.restarts:
         notes.append(f"restarted {agent.restarts} times")
     if agent.state_bytes is not None:

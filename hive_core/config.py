@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsConfigDict, SettingsError
 
 from hive_shared.errors import HiveError
-from hive_shared.names import DASHBOARD_PORT
+from hive_shared.names import BROADCAST, DASHBOARD_PORT, MANAGER, OPERATOR, is_agent_name
 from hive_shared.paths import HostPaths
 
 CONFIG_VARIABLE = "HIVE_CONFIG"
@@ -53,7 +53,7 @@ def _table(value: Any) -> Any:
     try:
         return json.loads(value or "{}")
     except ValueError:
-        raise ValueError('must be a JSON object, such as {"ANTHROPIC_BASE_URL": "http://…"}') from None
+        raise ValueError('must be a JSON object, such as {"name": "value"}') from None
 
 
 def _absolute(path: Path) -> Path:
@@ -72,6 +72,15 @@ def _not_secret(variables: dict[str, str]) -> dict[str, str]:
                 f"{name} looks like a secret; put an API key into a file and name it api_key_file"
             )
     return variables
+
+
+def _names(allow: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Names that there could be: a list may be written before its agents are spawned."""
+    for sender, recipients in allow.items():
+        for name in (sender, *(name for name in recipients if name != OPERATOR)):
+            if name not in (BROADCAST, MANAGER) and not is_agent_name(name):
+                raise ValueError(f"{name[:40]!r} cannot be the name of an agent")
+    return allow
 
 
 Bytes = Annotated[int, BeforeValidator(_size), Field(gt=0)]
@@ -141,6 +150,11 @@ class Settings(BaseSettings):
     send_burst: Annotated[int, Field(ge=1)] = 60
     inbox_depth: Annotated[int, Field(ge=1)] = 10_000
     retention_days: Annotated[float, Field(gt=0)] = 30.0
+    loop_messages: Annotated[int, Field(ge=0)] = 40  # of two agents to each other; 0: nobody is paused
+    loop_window_seconds: Seconds = 300.0
+    send_allow: Annotated[
+        dict[str, list[str]], NoDecode, BeforeValidator(_table), AfterValidator(_names)
+    ] = {}  # whom an agent may write to; one that is not named, everyone
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

@@ -120,13 +120,22 @@ class TokenBucket:
     tokens: float
     at_seconds: float
     overdrawn: bool = False
+    eased_factor: float = 1.0
+    eased_until_seconds: float = 0.0
 
     def take(self, now_seconds: float) -> float:
         """Take a token and return 0, or return the seconds until there is one."""
-        grown = self.tokens + (now_seconds - self.at_seconds) * self.per_second
-        self.tokens, self.at_seconds = min(self.burst, grown), now_seconds
+        factor = self.eased_factor if now_seconds < self.eased_until_seconds else 1.0
+        per_second, burst = self.per_second * factor, self.burst * factor
+        grown = self.tokens + (now_seconds - self.at_seconds) * per_second
+        self.tokens, self.at_seconds = min(burst, grown), now_seconds
         if self.tokens < 1:
-            return (1 - self.tokens) / self.per_second
+            return (1 - self.tokens) / per_second
         self.tokens -= 1
-        self.overdrawn = self.overdrawn and self.tokens < self.burst / 2
+        self.overdrawn = self.overdrawn and self.tokens < burst / 2
         return 0.0
+
+    def ease(self, factor: float, until_seconds: float) -> None:
+        """Grow `factor` times as fast, and as high, until then; full from the start."""
+        self.eased_factor, self.eased_until_seconds = factor, until_seconds
+        self.tokens = self.burst * factor

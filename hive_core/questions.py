@@ -19,7 +19,7 @@ from hive_core.deadlines import Deadlines
 from hive_core.principals import Kind, Principal
 from hive_core.store import Store
 from hive_core.store.schema import question as table
-from hive_shared.errors import Conflict, Forbidden, NotFound, TooMany
+from hive_shared.errors import BadRequest, Conflict, Forbidden, NotFound, TooMany
 from hive_shared.events import HelperEvent, OperatorAnswered, QuestionCancelled, QuestionExpired
 from hive_shared.names import SYSTEM
 from hive_shared.wire import AskOperator, QuestionView
@@ -34,6 +34,7 @@ _OPEN: Final = table.c.closed == ""
 
 Closed = Literal["answered", "cancelled", "expired"]
 Subscriber = Callable[[QuestionView], None]
+Effect = Callable[[Connection, Post, QuestionView], None]  # in the transaction that closes a question
 
 
 class Questions:
@@ -52,6 +53,13 @@ class Questions:
 
     async def ask(self, principal: Principal, request: AskOperator) -> QuestionView:
         """Put a question on the dashboard; raises `TooMany` when the asker has 20 open."""
+        return await self._store.write(
+            lambda connection: self.insert(connection, principal, request), committed=self.asked
+        )
+
+    def insert(self, connection: Connection, principal: Principal, request: AskOperator) -> QuestionView:
+        """As `ask`, within the caller's transaction, who calls `asked` once that is committed."""
+        _check_room(connection, principal)
         now_ms = self._clock()
         row = {
             "host": self._host,
@@ -62,32 +70,44 @@ class Questions:
             "asked_at_ms": now_ms,
             "expires_at_ms": _expires_at_ms(request, now_ms),
         }
+        number = connection.execute(insert(table), row).lastrowid
+        self._audit.insert(connection, principal, "ask_operator", f"question {number}")
+        return _read(connection, number)
 
-        def work(connection: Connection) -> QuestionView:
-            _check_room(connection, principal)
-            number = connection.execute(insert(table), row).lastrowid
-            self._audit.insert(connection, principal, "ask_operator", f"question {number}")
-            return _read(connection, number)
+    def asked(self, view: QuestionView) -> None:
+        """A question was committed."""
+        self._deadlines.changed()
+        self._tell(view)
 
-        return await self._store.write(work, committed=self._asked)
-
-    async def answer(self, number: int, text: str, principal: Principal) -> QuestionView:
-        """Commit the answer together with the message that takes it to the asker.
+    async def answer(
+        self, number: int, text: str, principal: Principal, *, effect: Effect | None = None
+    ) -> QuestionView:
+        """Commit the answer together with the message that takes it to the asker, and with its `effect`.
 
         That message is the helper event `operator_answered` from `system`; an asker that was purged
-        gets none. Raises `NotFound`, or `Conflict` when the question is closed.
+        gets none. Raises `NotFound`, or `Conflict` when the question is closed; `BadRequest` for an answer
+        to the hive itself that is none of its options, since it would do nothing.
         """
 
         def work(connection: Connection, post: Post) -> QuestionView:
             values = {"answer": text, "answered_at_ms": self._clock(), "answered_by": str(principal)}
             view = _close(connection, number, "answered", **values)
+            if view.asker == SYSTEM and text not in view.options:
+                options = ", ".join(repr(option) for option in view.options)
+                raise BadRequest(
+                    f"question {number} is the hive's own; answer one of {options}", field="answer"
+                )
             self._notify(post, view, OperatorAnswered(id=view.id, question=view.question, answer=text))
+            if effect is not None:
+                effect(connection, post, view)
             self._audit.insert(connection, principal, "answer", f"question {number}")
             return view
 
         return await self._broker.transact(work, committed=self._tell)
 
-    async def cancel(self, number: int, principal: Principal) -> QuestionView:
+    async def cancel(
+        self, number: int, principal: Principal, *, effect: Effect | None = None
+    ) -> QuestionView:
         """Close a question without an answer: an asker its own ones, the operator any.
 
         Unless it cancelled itself, the asker gets the helper event `question_cancelled`. Raises `NotFound`,
@@ -101,6 +121,8 @@ class Questions:
             view = _close(connection, number, "cancelled")
             if principal.name != asker:
                 self._notify(post, view, QuestionCancelled(id=view.id, question=view.question))
+            if effect is not None:
+                effect(connection, post, view)
             self._audit.insert(connection, principal, "cancel_question", f"question {number}")
             return view
 
@@ -141,10 +163,6 @@ class Questions:
         """Call back with every question as it is asked or closed; returns how to end that."""
         self._subscribers.append(callback)
         return lambda: self._subscribers.remove(callback)
-
-    def _asked(self, view: QuestionView) -> None:
-        self._deadlines.changed()
-        self._tell(view)
 
     def _tell_all(self, views: list[QuestionView]) -> None:
         for view in views:

@@ -94,6 +94,11 @@ class Registry:
         """Note whether the agent's container shall run, also after a restart of the daemon."""
         return await self._change(name, lambda record: replace(record, wanted=wanted))
 
+    def store_wanted(self, connection: Connection, name: str, wanted: Wanted) -> None:
+        """As `set_wanted`, within the caller's transaction, who calls `set_wanted` once it is committed."""
+        this = schema.agent.c.name == name
+        connection.execute(update(schema.agent).where(this).values(wanted=wanted))
+
     async def set_kept(self, name: str, kept: bool) -> AgentRecord:
         """Make an agent a tombstone, or bring it back from being one."""
         return await self._change(name, lambda record: replace(record, kept=kept))

@@ -14,6 +14,7 @@ from pathlib import Path
 from hive_core.clock import time_ms
 from hive_core.feed import Feed
 from hive_core.registry import AgentRecord, Registry
+from hive_core.send_rules import SendRules
 from hive_shared.names import container_name
 from hive_shared.paths import HostPaths
 from hive_shared.wire import AgentState, AgentView, Badge, HarnessReport
@@ -48,12 +49,14 @@ class Roster:
         *,
         unread: Callable[[str], int],
         isolation: str,
+        rules: SendRules | None = None,
     ) -> None:
         self._registry = registry
         self._feed = feed
         self._paths = paths
         self._unread = unread
         self._isolation = isolation
+        self._rules = rules or SendRules()
         self._live: dict[str, _Live] = {}
         self._due: dict[str, asyncio.TimerHandle] = {}
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}
@@ -206,6 +209,8 @@ class Roster:
             note=live.note,
             report=live.report,
             state_bytes=live.state_bytes,
+            may_write_to=self._rules.allowed(record.name),
+            paused_with=self._rules.paused_with(record.name),
             has_credentials=has_credentials(self._paths.claude(record.name)),
         )
 

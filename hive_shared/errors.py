@@ -24,6 +24,7 @@ class ErrorCode(StrEnum):
     BODY_TOO_LARGE = "body_too_large"
     RATE_LIMITED = "rate_limited"
     INBOX_FULL = "inbox_full"
+    PAUSED = "paused"
     TOO_MANY = "too_many"
     TOO_MANY_CONNECTIONS = "too_many_connections"
     TIMEOUT = "timeout"
@@ -120,6 +121,12 @@ class InboxFull(HiveError):
     """The recipient's inbox is full. Send again when it has worked through it."""
 
     code = ErrorCode.INBOX_FULL
+
+
+class Paused(HiveError):
+    """Messages between these two agents are paused until the operator decides. Go on with other work."""
+
+    code = ErrorCode.PAUSED
 
 
 class TooMany(HiveError):

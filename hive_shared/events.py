@@ -150,6 +150,22 @@ class NeedsLogin(HelperEvent):
     agent: str
 
 
+class LoopPaused(HelperEvent):
+    """Two agents kept answering each other: messages between them are refused until the operator decides."""
+
+    event: Literal["loop_paused"] = "loop_paused"
+    agents: list[str]
+    note: str | None = None
+
+
+class LoopEnded(HelperEvent):
+    """Messages between two agents pass again, or one of the two was stopped by the operator."""
+
+    event: Literal["loop_ended"] = "loop_ended"
+    agents: list[str]
+    note: str | None = None
+
+
 HELPER_EVENTS: tuple[type[HelperEvent], ...] = (
     ApprovalResolved,
     Spawned,
@@ -162,4 +178,6 @@ HELPER_EVENTS: tuple[type[HelperEvent], ...] = (
     ContainerCrashed,
     NeedsUpdate,
     NeedsLogin,
+    LoopPaused,
+    LoopEnded,
 )

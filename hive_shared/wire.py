@@ -129,6 +129,8 @@ class AgentView(Model):
     state_bytes: int | None = None
     has_credentials: bool = False
     commit: str | None = None  # of its configuration, as it runs
+    may_write_to: list[str] | None = None  # None: everyone
+    paused_with: list[str] = []  # messages between them are refused until the operator decides
 
 
 class ApprovalKind(StrEnum):
@@ -278,13 +280,15 @@ class Acked(Model):
 
 
 class Standing(Model):
-    """Who I am, what waits for me, and who else is here."""
+    """Who I am, what waits for me, who else is here, and whom I may write to."""
 
     me: str
     role: Literal["manager", "agent"]
     unread: int
     peers: list[Peer]
     operator_pronouns: str
+    may_write_to: list[str] | None = None  # None: everyone
+    paused_with: list[str] = []  # messages between them and me are refused until the operator decides
 
 
 class QuestionAsked(Model):

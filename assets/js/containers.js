@@ -110,6 +110,18 @@ function badges(agent) {
       !isRehearsal(report.backend) &&
       h("span", { class: "chip", "data-key": "model" }, report.model),
     agent.commit && shaChip(agent.commit, "runs"),
+    agent.may_write_to &&
+      h(
+        "span",
+        { class: "chip", "data-key": "allowed", title: "The setting send_allow says whom this agent may write to" },
+        `writes only to ${agent.may_write_to.join(", ")}`,
+      ),
+    agent.paused_with?.length > 0 &&
+      h(
+        "span",
+        { class: "chip warn", "data-key": "paused", title: "They kept answering each other; messages are refused" },
+        `paused with ${agent.paused_with.join(", ")}`,
+      ),
     agent.restarts > 0 && h("span", { class: "chip", "data-key": "restarts" }, plural(agent.restarts, "restart")),
   ];
 }

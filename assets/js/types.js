@@ -11,7 +11,8 @@
  * @typedef {{name: string, role: string, container: string, host: string, port: number, state: string,
  *   since_ms: number, isolation: string, needs_update: boolean, pid: number|null, restarts: number,
  *   unread: number, note: string, report: HarnessReport, state_bytes: number|null,
- *   has_credentials: boolean, commit: string|null}} AgentView
+ *   has_credentials: boolean, commit: string|null, may_write_to: string[]|null,
+ *   paused_with: string[]}} AgentView
  *
  * @typedef {{id: number, kind: string, agent: string, status: string, requested_by: string,
  *   requested_at_ms: number, resolved_by: string|null, resolved_at_ms: number|null, commit: string|null,

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final
 from sqlalchemy import BigInteger, Index, Integer, MetaData, Table, Text, text
 from sqlmodel import Field, SQLModel
 
-HEAD_REVISION: Final = "0002"  # the newest migration; a database that says so needs none
+HEAD_REVISION: Final = "0003"  # the newest migration; a database that says so needs none
 
 _Id = BigInteger().with_variant(Integer(), "sqlite")  # AUTOINCREMENT wants exactly INTEGER
 _AUTOINCREMENT: Final[dict[str, Any]] = {"sqlite_autoincrement": True}
@@ -174,6 +174,19 @@ class Question(HiveTable, table=True):
     closed: str = ""  # answered, cancelled, expired
 
 
+class Loop(HiveTable, table=True):
+    """What holds for two agents that kept answering each other; `one` is the first of the two by name."""
+
+    __tablename__ = "loop"
+    one: str = Field(primary_key=True)
+    other: str = Field(primary_key=True)
+    host: str
+    state: str  # paused, apart, silenced
+    since_ms: int = _big()
+    until_ms: int | None = _big(default=None)
+    question_id: int | None = _big(default=None)  # while the operator is asked
+
+
 class Reminder(HiveTable, table=True):
     """A message to come, to the inbox of the agent that set it. Deleted as it is delivered."""
 
@@ -225,6 +238,7 @@ agent: Final[Table] = metadata.tables["agent"]
 message: Final[Table] = metadata.tables["message"]
 approval: Final[Table] = metadata.tables["approval"]
 question: Final[Table] = metadata.tables["question"]
+loop: Final[Table] = metadata.tables["loop"]
 reminder: Final[Table] = metadata.tables["reminder"]
 audit: Final[Table] = metadata.tables["audit"]
 session: Final[Table] = metadata.tables["session"]

@@ -27,6 +27,7 @@ _STATUS: dict[ErrorCode, int] = {
     ErrorCode.BODY_TOO_LARGE: 413,
     ErrorCode.RATE_LIMITED: 429,
     ErrorCode.INBOX_FULL: 429,
+    ErrorCode.PAUSED: 409,
     ErrorCode.TOO_MANY: 429,
     ErrorCode.TOO_MANY_CONNECTIONS: 429,
     ErrorCode.TIMEOUT: 504,
