@@ -51,12 +51,17 @@ def describe_all(messages: Iterable[Message], unread: int, me: str) -> str:
 
 def describe(message: Message, me: str, *, code: Callable[[], str] | None = None) -> str:
     """One message: a line from the hive about it, then its text between the markers."""
-    mark = _code_not_in(message.body, code or _random_code)
     remarks = _remarks(message)
     heading = f"[hyperhive] message {message.id} from {_author(message.sender, me)}"
     if remarks:
         heading += f" ({'; '.join(remarks)})"
-    return f"{heading}\n--- {message.sender} writes · {mark} ---\n{message.body}\n--- end · {mark} ---"
+    return f"{heading}\n{framed(f'{message.sender} writes', message.body, code)}"
+
+
+def framed(title: str, text: str, code: Callable[[], str] | None = None) -> str:
+    """What somebody else wrote, between two lines that it cannot forge. `title` is ours."""
+    mark = _code_not_in(text, code or _random_code)
+    return f"--- {title} · {mark} ---\n{text}\n--- end · {mark} ---"
 
 
 @dataclass(frozen=True)

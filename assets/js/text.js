@@ -5,6 +5,7 @@ const HIDDEN = new RegExp(
     "\\u0000-\\u0008\\u000b-\\u001f\\u007f-\\u009f", // C0 (but tab and newline), DEL, C1
     "\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069", // line separators, bidi marks and controls
     "\\u00ad\\u180e\\u200b\\u2060-\\u2065\\u206a-\\u206f\\ufeff\\ufff9-\\ufffb", // invisible; joiners stay: emoji need them
+    "\\u115f\\u1160\\u3164\\uffa0", // fillers: letters without a shape
     "\\u{e0000}-\\u{e007f}", // tags: invisible text
     "\\ud800-\\udfff", // lone surrogates
   ].join("")}]`,
