@@ -12,6 +12,7 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from hive_core.containers.base import Bind
 from hive_shared.errors import BadRequest, Conflict, HiveError
@@ -158,6 +159,12 @@ class Confs:
             return Conf(file.read(CONF_MAX_BYTES).decode("utf-8", "surrogateescape"))
 
 
+# NixOS shows every container the host's Nix daemon, to which root is somebody it trusts: with settings of its
+# own choice, such as a hook that runs as root outside. nspawn mounts a tmpfs after the bind it lies on,
+# whatever order the flags are in.
+NIX_DAEMON_COVER: Final = "--tmpfs=/nix/var/nix/daemon-socket:ro,mode=0000"
+
+
 def network_values(conf: Conf, confs: Confs, *, private: bool) -> dict[str, str]:
     """The host's network, or one of its own with a pair of addresses, which is kept for life."""
     cleared = dict.fromkeys(
@@ -172,8 +179,8 @@ def network_values(conf: Conf, confs: Confs, *, private: bool) -> dict[str, str]
 
 
 def nspawn_flags(binds: Sequence[Bind], *, private_users: bool) -> list[str]:
-    """The binds as flags of systemd-nspawn; raises `BadRequest` for a path that no flag can name."""
-    return [_bind_flag(bind, private_users=private_users) for bind in binds]
+    """Flags of ours for systemd-nspawn; raises `BadRequest` for a path that no flag can name."""
+    return [NIX_DAEMON_COVER, *(_bind_flag(bind, private_users=private_users) for bind in binds)]
 
 
 def check_path(path: Path) -> str:

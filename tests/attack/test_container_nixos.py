@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from hive_core.config import Settings
+from hive_core.containers import nixos_conf
 from hive_core.containers.base import BuildFailed
 from hive_core.containers.nixos import NixosRuntime, Options
 from hive_core.containers.nixos_system import NixosSystem
@@ -164,6 +165,25 @@ for top in ("/etc", "/home", "/mnt", "/opt/hyperhive", "/root", "/run", "/shared
 tell(hits)
 """
     assert await cell.found(code) == []
+
+
+async def test_nobody_inside_can_talk_to_the_hosts_nix_daemon(
+    cell: Cell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root inside would be somebody whom it trusts. NixOS shows its socket to every container."""
+    code = """
+daemon = "/nix/var/nix/daemon-socket"
+tell({
+    "entries": attempt(lambda: os.listdir(daemon) or "empty"),
+    "connected": attempt(lambda: socket.socket(socket.AF_UNIX).connect(daemon + "/socket")),
+    "uncovered": attempt(lambda: os.rmdir(daemon)),
+})
+"""
+    found = await cell.found(code)
+    assert found["connected"] in ("FileNotFoundError", "PermissionError")
+    assert found["uncovered"] != "done"
+    monkeypatch.setattr(nixos_conf, "NIX_DAEMON_COVER", "--quiet")  # without the guard it is there
+    assert (await cell.found(code))["connected"] == "done"
 
 
 async def test_the_manager_sees_configs_and_states_but_no_credentials(cell: Cell) -> None:

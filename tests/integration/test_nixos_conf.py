@@ -130,7 +130,11 @@ def test_flags_are_what_a_shell_splits_them_into() -> None:
     done = subprocess.run(
         ["/bin/sh", "-c", script], env={"EXTRA_NSPAWN_FLAGS": " ".join(flags)}, capture_output=True, text=True
     )
-    assert done.stdout.splitlines() == ["--bind=/run/x:/run/hive:idmap", "--bind-ro=/a:/applied"]
+    assert done.stdout.splitlines() == [
+        "--tmpfs=/nix/var/nix/daemon-socket:ro,mode=0000",
+        "--bind=/run/x:/run/hive:idmap",
+        "--bind-ro=/a:/applied",
+    ]
 
 
 def test_systemd_reads_from_it_what_we_wrote(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import asyncio
 import json
 import os
 import shutil
+import socket
 import sys
 import sysconfig
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from hive_core.containers.nixos import Places, Programs
+from hive_shared.sockets import listen
 from tests.conftest import PROJECT, need
 from tests.support.debian_root import debian_root
 
@@ -37,6 +39,7 @@ class NixosHost:
     root: Path
     process: asyncio.subprocess.Process | None = field(default=None, repr=False)
     limits: str = ""  # what of the limits this machine enforces
+    nix_daemon: socket.socket | None = field(default=None, repr=False)
 
     @property
     def places(self) -> Places:
@@ -67,6 +70,7 @@ class NixosHost:
         for name in ("bin", "store", "etc/nixos-containers", "run/lock", "run/systemd/system", "var/lib"):
             (self.root / name).mkdir(parents=True, exist_ok=True)
         (self.root / "nix/var/nix/profiles/per-container").mkdir(parents=True, exist_ok=True)
+        self._listen_as_nix_daemon()
         self._install_programs()
         config = {"usr": str(userland / "usr"), "etc": str(userland / "etc"), "binds": self._store_binds()}
         self.process = await asyncio.create_subprocess_exec(
@@ -82,7 +86,16 @@ class NixosHost:
         assert self.limits, "the stand-in's systemd did not start"
         return self
 
+    def _listen_as_nix_daemon(self) -> None:
+        """Whoever can connect could have programs run outside; NixOS shows it to every container."""
+        place = self.root / "nix/var/nix/daemon-socket"
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "socket").unlink(missing_ok=True)
+        self.nix_daemon = listen(place / "socket", mode=0o666)
+
     async def shut_down(self) -> None:
+        if self.nix_daemon is not None:
+            self.nix_daemon.close()
         if self.process is not None:
             if self.process.returncode is None:
                 self.process.terminate()

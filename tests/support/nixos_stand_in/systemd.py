@@ -47,7 +47,7 @@ for group in $GROUPS_TO_ENTER; do echo $$ >"$group"; done
 exec systemd-nspawn --quiet --register=no --keep-unit -M "$INSTANCE" -D "$ROOT" "${extra[@]}" \
   --notify-ready=yes --kill-signal=SIGRTMIN+3 \
   --bind-ro="$STORE:$STORE$map" --bind-ro="$USR:/usr$map" $STORE_BINDS \
-  --bind="$PROFILE:/nix/var/nix/profiles$map" \
+  --bind="$PROFILE:/nix/var/nix/profiles$map" --bind-ro="$DAEMON:/nix/var/nix/daemon-socket$map" \
   --setenv=LD_LIBRARY_PATH=/opt/python/lib \
   ${EXTRA_NSPAWN_FLAGS-} \
   /opt/python/bin/python3 -I -S "${SYSTEM_PATH:-/nix/var/nix/profiles/system}/init" \
@@ -242,6 +242,7 @@ class Systemd:
             "INSTANCE": unit.container,
             "ROOT": str(root),
             "PROFILE": str(profile),
+            "DAEMON": str(HOST / "nix/var/nix/daemon-socket"),
             "STORE": str(HOST / "store"),
             "USR": CONFIG["usr"],
             "STORE_BINDS": " ".join(f"--bind-ro={source}:{target}" for source, target in CONFIG["binds"]),
