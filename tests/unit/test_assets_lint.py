@@ -19,8 +19,13 @@ FORBIDDEN_IN_MODULES = {
     "code from text": r"\beval\b|\bnew\s+Function\b|\bFunction\s*\(|\b(setTimeout|setInterval)\s*\(\s*[\"'`]",
     "a script address": r"javascript:",
     "style from text": r"\.cssText\b|setAttribute\(\s*[\"'](style|on\w+)[\"']|\.style\s*=",
-    "a handler property": r"\.on(click|error|load|input|change|submit|keydown|message)\s*=",
-    "a nested page": r"createElement\(\s*[\"'](script|iframe|object|embed)",
+    "a handler property": r"\.on[a-z]+\s*=(?!=)",
+    "a nested page": r"createElement(NS)?\([^)]*[\"'](script|iframe|object|embed|base|meta|link|style)\b|\bsrcdoc\b",
+    "a way around the policy of trusted types": r"\btrustedTypes\b|\bcreatePolicy\b",
+    "code beside the page": r"\b(Shared)?Worker\s*\(|\bserviceWorker\b|\bimportScripts\b|\bimport\s*\(",
+    "code through a constructor": r"\bconstructor\s*\.\s*constructor\b|\b(Async|Generator)Function\b",
+    "styles from text": r"\binsertRule\b|\breplaceSync\b|\badoptedStyleSheets\b|createContextualFragment",
+    "another window": r"\bwindow\.open\b|\.setAttributeNS\b",
     "EventSource, which cannot send the key": r"\bEventSource\b",
     "window.confirm and the like": r"\bwindow\.(confirm|alert|prompt)\b|(?<![\w.])(confirm|alert)\(",
     "cross-window messages": r"\bpostMessage\b|\bwindow\.opener\b|\bdocument\.domain\b",
@@ -32,6 +37,8 @@ FORBIDDEN_IN_PAGES = {
     "a script address": r"javascript:",
     "another site": r"(src|href|action)\s*=\s*[\"']?(https?:)?//",
     "a base address": r"<base\b",
+    "a nested page": r"<(iframe|frame|object|embed|portal)\b|\bsrcdoc\b",
+    "a header in the page": r"<meta[^>]*http-equiv",
 }
 
 
@@ -84,6 +91,16 @@ def test_pages_hold_no_inline_code_and_name_no_other_site(page: Path) -> None:
         "new EventSource('/x')",
         "if (confirm('sure?')) go();",
         "document.createElement('script')",
+        "document.createElementNS(SVG, 'script')",
+        "row.onpointerdown = go",
+        "frame.srcdoc = body",
+        "trustedTypes.createPolicy('x', {createHTML: (text) => text})",
+        "new Worker(url)",
+        "await import(url)",
+        "(() => {}).constructor.constructor(body)",
+        "sheet.insertRule(body)",
+        "window.open(url)",
+        "new AsyncFunction(body)",
     ],
 )
 def test_the_rules_see_what_they_forbid_in_modules(planted: str) -> None:
@@ -100,6 +117,9 @@ def test_the_rules_see_what_they_forbid_in_modules(planted: str) -> None:
         '<a href="javascript:x">',
         '<script src="https://cdn.example/x.js"></script>',
         '<link href="//cdn.example/x.css">',
+        '<iframe srcdoc="x">',
+        "<object data=x>",
+        '<meta http-equiv="refresh" content="0">',
     ],
 )
 def test_the_rules_see_what_they_forbid_in_pages(planted: str) -> None:
