@@ -6,13 +6,11 @@ asked; then the agents, whose sockets stay open until they have ended; then what
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from hive_core import service_manager
@@ -34,6 +32,7 @@ from hive_core.exchanges import LoopLimits
 from hive_core.feed import Feed
 from hive_core.lifecycle import Lifecycle, read_api_key
 from hive_core.nix_module.risks import risk_flags
+from hive_core.one_daemon import locked
 from hive_core.plan import Planner
 from hive_core.plan_nixos import NixosPlanner, flake_of, options_of, pin_of
 from hive_core.principals import Principal
@@ -51,9 +50,8 @@ from hive_core.surfaces.sockets import AgentSockets, open_host_socket, private_d
 from hive_core.watch import Watch
 from hive_core.web.app import Web
 from hive_shared import __version__
-from hive_shared.errors import Conflict, HiveError
+from hive_shared.errors import HiveError
 from hive_shared.names import MANAGER
-from hive_shared.paths import HostPaths
 from hive_shared.server import Handler, SurfaceServer
 from hive_shared.wire import HiveStatus, LoginUrl
 
@@ -95,7 +93,7 @@ async def run(
     """
     logging.getLogger("alembic").setLevel(logging.WARNING)
     stop = _StopSignals()
-    with stop.watched(), _locked(settings.paths):
+    with stop.watched(), locked(settings.paths):
         if settings.api_key_file is not None:
             read_api_key(settings.api_key_file)  # told now rather than at each agent
         async with contextlib.AsyncExitStack() as stack:
@@ -380,32 +378,3 @@ async def _hourly(work: Callable[[], Awaitable[int]]) -> None:
         except HiveError as error:
             log.error("removing old messages: %s", error.message)
         await asyncio.sleep(VACUUM_EVERY_SECONDS)
-
-
-@contextlib.contextmanager
-def _locked(paths: HostPaths) -> Iterator[None]:
-    """Hold the locks of this hive's sockets and of its state; raises `Conflict` if another daemon does."""
-    private_directory(paths.run_root, 0o755)
-    private_directory(paths.state_root, 0o700)
-    with contextlib.ExitStack() as stack:
-        for lock in (paths.lock_file, paths.state_root / paths.lock_file.name):
-            stack.enter_context(_lock(lock))
-        yield
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
-            raise Conflict(
-                f"another hive-c0re (process {holder}) runs here, it holds {path}; stop it first"
-            ) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        yield
-    finally:
-        os.close(descriptor)

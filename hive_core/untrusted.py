@@ -59,7 +59,7 @@ def tree_bytes(root: Path) -> int | None:
     except OSError:
         return None
     try:
-        return _Measure(_mount_of(top)).add(top, 0)
+        return _Measure(mount_of(top)).add(top, 0)
     finally:
         os.close(top)
 
@@ -88,7 +88,7 @@ class _Measure:
             return 0
         below = os.open(entry.name, _OPEN_DIRECTORY, dir_fd=directory)
         try:
-            return self.add(below, depth + 1) if _mount_of(below) == self._mount else 0
+            return self.add(below, depth + 1) if mount_of(below) == self._mount else 0
         finally:
             os.close(below)
 
@@ -125,7 +125,7 @@ class _Deletion:
     def __init__(self, root: Path, top: int, left: list[str]) -> None:
         self._root = root
         self._top = top
-        self._mount = _mount_of(top)
+        self._mount = mount_of(top)
         self._left = left
         self._stuck: set[str] = set()
 
@@ -162,7 +162,7 @@ class _Deletion:
     def _empty(self, name: str) -> None:
         directory = os.open(name, _OPEN_DIRECTORY, dir_fd=self._top)
         try:
-            if _mount_of(directory) != self._mount:
+            if mount_of(directory) != self._mount:
                 raise OSError(errno.EXDEV, "another file system is mounted there")
             for inner in os.listdir(directory):
                 _make_removable(directory, inner)
@@ -195,7 +195,7 @@ def _make_removable(directory: int, name: str) -> None:
         os.close(holder)
 
 
-def _mount_of(descriptor: int) -> str:
+def mount_of(descriptor: int) -> str:
     """The mount a descriptor lies on: binds of the same file system have the same device."""
     with open(f"/proc/self/fdinfo/{descriptor}") as info:
         return next((line.split()[1] for line in info if line.startswith("mnt_id:")), "")
