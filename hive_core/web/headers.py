@@ -17,15 +17,25 @@ CONTENT_SECURITY_POLICY = "; ".join(
         "base-uri 'none'",
         "form-action 'self'",
         "frame-ancestors 'none'",
+        # Where a browser knows it, a text that is given to `innerHTML` and the like is an error, not markup.
+        "require-trusted-types-for 'script'",
+        "trusted-types 'none'",
     )
 )
+
+# Nothing of this is used here. What a browser does not know, it passes over (with a word in its console).
+_NOT_USED = (
+    "accelerometer", "autoplay", "camera", "display-capture", "fullscreen", "geolocation", "gyroscope", "hid",
+    "idle-detection", "magnetometer", "microphone", "midi", "payment", "publickey-credentials-get",
+    "screen-wake-lock", "serial", "usb", "xr-spatial-tracking",
+)  # fmt: skip
 
 # Given to the HTTP server itself, so that its own 400 and 503 carry them too.
 SECURITY_HEADERS: tuple[tuple[str, str], ...] = (
     ("content-security-policy", CONTENT_SECURITY_POLICY),
     ("x-content-type-options", "nosniff"),
     ("referrer-policy", "no-referrer"),
-    ("permissions-policy", "camera=(), geolocation=(), microphone=(), payment=(), usb=()"),
+    ("permissions-policy", ", ".join(f"{feature}=()" for feature in _NOT_USED)),
     ("cross-origin-opener-policy", "same-origin"),
     ("cross-origin-resource-policy", "same-origin"),
     ("x-frame-options", "DENY"),

@@ -21,6 +21,7 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from hive_core.web.headers import SECURITY_HEADERS
 from hive_shared.events import EventKind, LiveEvent
 from hive_shared.wire import (
     AgentView,
@@ -36,14 +37,7 @@ from hive_shared.wire import (
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 CODE, KEY, COOKIE = "one-time-code", "the-key", "the-session"
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src 'self' data:; font-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
+HEADERS = {**dict(SECURITY_HEADERS), "cache-control": "no-store"}
 CLOSE = None  # ends a stream where it is told to a subscriber
 T = TypeVar("T")
 
