@@ -4,6 +4,7 @@ Later ones win. The file is TOML, named by `--config` or `HIVE_CONFIG`; nested v
 there and use two underscores in the environment (`HIVE_LIMITS__MEMORY_MAX_BYTES=2G`).
 """
 
+import ipaddress
 import json
 import os
 import re
@@ -25,6 +26,11 @@ ENVIRONMENT_PREFIX = "HIVE_"
 PROJECT_CLAUDE = Path(__file__).resolve().parent.parent / ".claude-cli" / "claude"  # in a checkout
 _SECRET_NAME = re.compile(r"API_?KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_ALLOWED_HOST = re.compile(
+    r"(?P<origin>(?:https?://)?(?:[\w.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?)(?P<base>(?:/[\w.~-]+)*)/?",
+    re.ASCII | re.IGNORECASE,
+)
+_OWN_PATHS = frozenset({"agents", "api", "login", "messages", "static"})  # of the dashboard itself
 _SIZE = re.compile(r"(\d+)\s*([KMGT]?)(?:i?B)?\Z", re.IGNORECASE)
 _SIZE_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -59,6 +65,36 @@ def _table(value: Any) -> Any:
 def _absolute(path: Path) -> Path:
     # Lexically: a root that does not exist yet, or is a link on purpose, stays what was written.
     return Path(os.path.abspath(path.expanduser()))
+
+
+def _allowed_hosts(entries: list[str]) -> list[str]:
+    """Names, `name:port`, or addresses of a proxy; one base path for each."""
+    base_of: dict[str, str] = {}
+    for entry in entries:
+        match = _ALLOWED_HOST.fullmatch(entry.strip())
+        if match is None:
+            raise ValueError(
+                f"{entry[:80]!r} is neither a name, name:port, nor the address of a proxy such as "
+                "https://example.org/hive"
+            )
+        parts = match["base"].split("/")[1:]
+        if parts and (parts[0] in _OWN_PATHS or {".", ".."} & set(parts)):
+            raise ValueError(f"{entry[:80]!r}: the dashboard cannot be under {match['base'][:40]}")
+        if base_of.setdefault(match["origin"].lower(), match["base"]) != match["base"]:
+            raise ValueError(f"{match['origin'][:80]} is there twice, with different paths")
+    return entries
+
+
+def _networks(entries: list[str]) -> list[str]:
+    """Addresses and networks, and never everybody."""
+    for entry in entries:
+        try:
+            network = ipaddress.ip_network(entry)
+        except ValueError as error:
+            raise ValueError(f"{entry[:80]!r} is not an address or a network: {error}") from None
+        if network.prefixlen == 0:
+            raise ValueError(f"{entry} is everybody; name the proxy's own address")
+    return entries
 
 
 def _not_secret(variables: dict[str, str]) -> dict[str, str]:
@@ -115,7 +151,13 @@ class Settings(BaseSettings):
     listen_address: str = "127.0.0.1"
     dashboard_port: Port = DASHBOARD_PORT  # 0: any free one
     agent_page_ports: bool = True  # also answer on 8000 and 8100–8999, one port an agent
-    allowed_hosts: Annotated[list[str], NoDecode, BeforeValidator(_list)] = []
+    allowed_hosts: Annotated[list[str], NoDecode, BeforeValidator(_list), AfterValidator(_allowed_hosts)] = []
+    trusted_proxies: Annotated[list[str], NoDecode, BeforeValidator(_list), AfterValidator(_networks)] = []
+    forwarded_headers: Literal["x-forwarded", "forwarded"] = "x-forwarded"  # which ones the proxy sets
+    listen_socket: AbsolutePath | None = None  # for a reverse proxy, which is believed there
+    listen_socket_group: str | None = None  # may use it beside the daemon's own user
+    session_idle_days: Annotated[float, Field(gt=0, le=3650, allow_inf_nan=False)] = 7.0
+    session_max_days: Annotated[float, Field(gt=0, le=3650, allow_inf_nan=False)] = 30.0
     operator_pronouns: Annotated[str, Field(min_length=1, max_length=40)] = "they/them"
 
     runtime: Literal["local", "nixos"] = "local"

@@ -1,6 +1,6 @@
 /** The agent page: its live tail, its state, its prompt. */
 
-import { ApiError, getJson } from "./api.js";
+import { ApiError, BASE, getJson } from "./api.js";
 import { renderBadges } from "./badges.js";
 import { showConnection } from "./connection.js";
 import { keepAges, one, setText, show } from "./dom.js";
@@ -21,7 +21,7 @@ import { Transcript } from "./transcript.js";
 const HISTORY = 2000;
 const OLDER = 500;
 
-const name = decodeURIComponent(location.pathname.split("/")[2] ?? "");
+const name = decodeURIComponent(location.pathname.slice(BASE.length).split("/")[1] ?? "");
 const base = `/agents/${encodeURIComponent(name)}/`;
 const terminal = new Terminal();
 const transcript = new Transcript();

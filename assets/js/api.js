@@ -3,7 +3,10 @@
  * that login put into this origin's localStorage (cookies are shared by all ports of a host, storage is not).
  */
 
-const KEY_NAME = "hive.key";
+/** Where this hive begins on its origin: `/`, or below what a reverse proxy puts before it. */
+export const BASE = new URL("../../", import.meta.url).pathname;
+
+const KEY_NAME = nameHere("hive.key");
 const READ_TIMEOUT_MS = 30_000;
 const CHANGE_TIMEOUT_MS = 180_000; // a rebuild answers when it is done
 
@@ -17,6 +20,16 @@ export class ApiError extends Error {
     this.code = code;
     this.field = field;
   }
+}
+
+/** A path of the hive (`/agents/alice/`) as the browser has to call it. @param {string} path */
+export function here(path) {
+  return BASE + path.replace(/^\//, "");
+}
+
+/** What this hive calls something in storage, which it may share with another one of this origin. @param {string} name */
+export function nameHere(name) {
+  return BASE === "/" ? name : `${name} ${BASE}`;
 }
 
 /** @returns {string} */
@@ -33,15 +46,15 @@ export function keepKey(value) {
 /** Leaves for the login page, which comes back here. */
 export function goToLogin() {
   const back = encodeURIComponent(location.pathname + location.search);
-  location.replace(`/login?return=${back}`);
+  location.replace(here(`/login?return=${back}`));
 }
 
-/** A path of this site to go to after login; anything else becomes the dashboard. @param {string|null} value */
+/** A path of this hive to go to after login; anything else becomes the dashboard. @param {string|null} value */
 export function safeReturn(value) {
-  if (!value || !/^\/(?![/\\])/.test(value)) return "/";
+  if (!value || !/^\/(?![/\\])/.test(value)) return BASE;
   const url = new URL(value, location.origin);
-  const isLogin = url.pathname === "/login";
-  return url.origin === location.origin && !isLogin ? url.pathname + url.search : "/";
+  const isOurs = url.origin === location.origin && url.pathname.startsWith(BASE);
+  return isOurs && url.pathname !== here("/login") ? url.pathname + url.search : BASE;
 }
 
 /** @param {Record<string, string>} [more] */
@@ -74,7 +87,7 @@ async function request(path, options, timeoutMs) {
   let response;
   try {
     const signal = AbortSignal.timeout(timeoutMs);
-    response = await fetch(path, {
+    response = await fetch(here(path), {
       credentials: "same-origin",
       cache: "no-store",
       redirect: "error",

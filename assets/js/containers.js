@@ -1,6 +1,7 @@
 /** C0NTAINERS: one two-line row per agent, with what it does and what can be done to it. */
 
 import { agentSince, inFlight, isIsolated, isRehearsal, tellAgent } from "./agent_words.js";
+import { here } from "./api.js";
 import { ageOf, h, leet, one, setText, show } from "./dom.js";
 import { errorPlace } from "./forms.js";
 import { syncList } from "./morph.js";
@@ -27,7 +28,7 @@ export function renderContainers(state) {
 
 /** @param {AgentView} agent */
 export function agentPath(agent) {
-  return `/agents/${encodeURIComponent(agent.name)}/`;
+  return here(`/agents/${encodeURIComponent(agent.name)}/`);
 }
 
 /** @param {AgentView} agent */

@@ -1,7 +1,7 @@
 /** The dashboard: snapshot, live events, and one render function per section. */
 
 import { isIsolated, isRehearsal } from "./agent_words.js";
-import { ApiError, getJson, keepKey, postForm } from "./api.js";
+import { ApiError, getJson, here, keepKey, postForm } from "./api.js";
 import { isResolved, renderApprovals, takeApprovals } from "./approvals.js";
 import { forgetBuildLogs, takeBuildLog } from "./build_log.js";
 import { showConnection } from "./connection.js";
@@ -165,7 +165,7 @@ async function logOut() {
     return;
   }
   keepKey(null);
-  location.replace("/login");
+  location.replace(here("/login"));
 }
 
 /** In a multi-line field, Enter makes a line and Ctrl+Enter sends. @param {KeyboardEvent} event */

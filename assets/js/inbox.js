@@ -1,5 +1,6 @@
 /** 0PER4T0R 1NB0X: what agents wrote to the operator, answered in place; and writing to any agent. */
 
+import { nameHere } from "./api.js";
 import { h, leet, one, setText, show } from "./dom.js";
 import { errorPlace } from "./forms.js";
 import { bodyOf, metaOf } from "./messages.js";
@@ -8,7 +9,7 @@ import { syncList } from "./morph.js";
 /** @typedef {import("./types.js").Message} Message */
 /** @typedef {import("./hive_state.js").HiveState} HiveState */
 
-const SEEN_NAME = "hive.inbox.seen"; // id of the newest message that was on screen
+const SEEN_NAME = nameHere("hive.inbox.seen"); // id of the newest message that was on screen
 const LOOK_MS = 1500;
 const SHORT_LIST = 8;
 

@@ -1,6 +1,6 @@
 /** The prompt below the terminal: messages to the agent, and slash commands. */
 
-import { postForm } from "./api.js";
+import { nameHere, postForm } from "./api.js";
 import { commonStart, completions, helpText, isCommand, parseCommand } from "./commands.js";
 import { one, setText } from "./dom.js";
 import { localRow } from "./terminal.js";
@@ -27,7 +27,7 @@ export class Prompt {
     this.field = /** @type {HTMLTextAreaElement} */ (one("#prompt-text"));
     this.button = /** @type {HTMLButtonElement} */ (one("#prompt-send"));
     this.suggestions = one("#suggestions");
-    this.historyName = `hive.history.${around.base}`;
+    this.historyName = nameHere(`hive.history.${around.base}`);
     /** @type {string[]} */
     this.history = readHistory(this.historyName);
     this.at = this.history.length;

@@ -4,7 +4,7 @@
  * if the server cannot resume it says `reset`, and a new snapshot is taken.
  */
 
-import { errorOf, goToLogin, headers } from "./api.js";
+import { errorOf, goToLogin, headers, here } from "./api.js";
 
 /** @typedef {{type: string, id: string|null, data: string}} ServerEvent */
 /** @typedef {{kind: "connecting"|"live"|"waiting", retryAtMs?: number, reason?: string, status?: number}} Connection */
@@ -81,7 +81,7 @@ export class EventParser {
  */
 async function readOnce(url, lastId, { signal, onOpen, onBytes, onEvent }) {
   const wanted = headers({ Accept: "text/event-stream", "Last-Event-ID": lastId });
-  const response = await fetch(url, {
+  const response = await fetch(here(url), {
     headers: wanted,
     credentials: "same-origin",
     cache: "no-store",

@@ -21,8 +21,9 @@ from hive_core.store import Store
 from hive_core.web import agent_pages, auth, dashboard, static
 from hive_core.web.gate import Gate
 from hive_core.web.headers import HostRules, url_host
-from hive_core.web.listener import BoundedProtocol, HttpServer, bind_both_families, port_of
+from hive_core.web.listener import BoundedProtocol, HttpServer, bind_both_families, bind_for_proxy, port_of
 from hive_core.web.ports import AgentPorts
+from hive_core.web.proxies import Proxies
 from hive_core.web.refusals import WebRefusal
 from hive_core.web.sessions import Sessions
 from hive_core.web.sse import Streams
@@ -49,11 +50,16 @@ class Web:
     ) -> None:
         self._actions = actions
         self._settings = settings
-        self.sessions = Sessions(store, settings.host_name, clock)
+        self.sessions = Sessions(
+            store,
+            settings.host_name,
+            clock,
+            idle_days=settings.session_idle_days,
+            max_days=settings.session_max_days,
+        )
         self.streams = Streams()
         self.sessions.on_end.append(self.streams.end_session)
-        codes, limit = auth.LoginCodes(clock), auth.FailureLimit(clock)
-        self._login = auth.Login(codes, limit, self.sessions, actions.audit)
+        self._login = auth.Login(auth.LoginCodes(clock), self.sessions, actions.audit, clock)
         self.ports = AgentPorts(settings.listen_address, self._rules_of, lambda: self.port)
         self._assets = static.Assets(assets)
         self._server: HttpServer | None = None
@@ -68,7 +74,7 @@ class Web:
     @property
     def url(self) -> str:
         """Where the operator's browser finds the dashboard: no slash at the end."""
-        proxy = next((host for host in self._settings.allowed_hosts if host.startswith("https://")), None)
+        proxy = next(filter(_is_of_a_proxy, self._settings.allowed_hosts), None)
         if proxy is not None:
             return proxy.rstrip("/")
         address = self._settings.listen_address
@@ -79,7 +85,8 @@ class Web:
         await self.sessions.load()
         listeners = self._bind()
         self._port = port_of(listeners[0])
-        self._server = HttpServer(self._application(), listeners, BoundedProtocol)
+        proxy_socket = self._bind_for_proxy(listeners)
+        self._server = HttpServer(self._application(), listeners, BoundedProtocol, proxy_socket)
         await self._server.start()
         if self._settings.agent_page_ports:
             self._watching = asyncio.create_task(self._watch_agents(), name="web-agent-ports")
@@ -94,6 +101,8 @@ class Web:
                 await watching
         server, self._server = self._server, None
         closing = [self.ports.close()] + ([server.close()] if server is not None else [])
+        if server is not None and self._settings.listen_socket is not None:
+            self._settings.listen_socket.unlink(missing_ok=True)
         await asyncio.gather(*closing)
 
     async def login_url(self) -> LoginUrl:
@@ -123,6 +132,17 @@ class Web:
                 "(HIVE_DASHBOARD_PORT) to a free port"
             ) from None
 
+    def _bind_for_proxy(self, listeners: list[socket.socket]) -> socket.socket | None:
+        settings = self._settings
+        if settings.listen_socket is None:
+            return None
+        try:
+            return bind_for_proxy(settings.listen_socket, settings.listen_socket_group)
+        except HiveError:
+            for listener in listeners:
+                listener.close()
+            raise
+
     def _rules_of(self, port: int) -> HostRules:
         return HostRules.of(port, self._settings.listen_address, self._settings.allowed_hosts)
 
@@ -141,7 +161,8 @@ class Web:
             agent_pages.routes(self._actions, self._settings.paths, self.sessions, self.streams)
         )
         app.include_router(static.routes(self._assets))
-        return Gate(app, self._rules_of(self.port), self.sessions)
+        proxies = Proxies(self._settings.trusted_proxies, self._settings.forwarded_headers)
+        return Gate(app, self._rules_of(self.port), self.sessions, proxies)
 
     async def _watch_agents(self) -> None:
         """Keep the agents' ports as the registry has them: looked at whenever the feed tells of an agent."""
@@ -163,6 +184,11 @@ class Web:
             return
         for name in changed:
             self._actions.roster.publish(name)
+
+
+def _is_of_a_proxy(allowed_host: str) -> bool:
+    """Whether that is where a browser calls a proxy: core itself has no TLS and no base path."""
+    return allowed_host.lower().startswith("https://") or "/" in allowed_host.partition("://")[2].rstrip("/")
 
 
 async def _refuse(_: Request, error: Exception) -> Response:

@@ -20,9 +20,11 @@ from starlette.responses import Response
 from hive_core.audit import Audit
 from hive_core.clock import Clock, time_ms
 from hive_core.principals import Principal
+from hive_core.web.cookie import SessionCookie
+from hive_core.web.failures import WINDOW_MS, FailureLimit, ListedFailures
 from hive_core.web.forms import LoginForm, form
 from hive_core.web.refusals import WebRefusal, json_response
-from hive_core.web.sessions import ABSOLUTE_MS, COOKIE_NAME, SESSIONS_MAX, NewSession, Session, Sessions
+from hive_core.web.sessions import SESSIONS_MAX, NewSession, Session, Sessions
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +35,6 @@ NAME_CHARACTERS: Final = 5
 SECRET_CHARACTERS: Final = 20  # 99 bits
 GROUP_CHARACTERS: Final = 5
 WRONG_PER_CODE_MAX: Final = 5
-
-FAILURE_WINDOW_MS: Final = 60_000
-FAILURES_PER_ADDRESS: Final = 10
-FAILURES_GLOBAL: Final = 60
-ADDRESSES_MAX: Final = 1024
 
 
 @dataclass
@@ -84,44 +81,15 @@ class LoginCodes:
         self._codes.clear()
 
 
-class FailureLimit:
-    """How many failures an address, and everybody together, may have in a minute. Bounded memory."""
-
-    def __init__(self, clock: Clock = time_ms) -> None:
-        self._clock = clock
-        self._window = -1
-        self._all = 0
-        self._by_address: OrderedDict[str, int] = OrderedDict()
-
-    def exceeded(self, address: str) -> bool:
-        """Whether failures from this address are not even looked at any more."""
-        self._roll()
-        return self._all >= FAILURES_GLOBAL or self._by_address.get(address, 0) >= FAILURES_PER_ADDRESS
-
-    def count(self, address: str) -> None:
-        self._roll()
-        self._all += 1
-        self._by_address[address] = self._by_address.get(address, 0) + 1
-        self._by_address.move_to_end(address)
-        while len(self._by_address) > ADDRESSES_MAX:
-            self._by_address.popitem(last=False)
-
-    def _roll(self) -> None:
-        window = self._clock() // FAILURE_WINDOW_MS
-        if window != self._window:
-            self._window = window
-            self._all = 0
-            self._by_address.clear()
-
-
 class Login:
     """Turns a code into a session, and writes both outcomes to the audit."""
 
-    def __init__(self, codes: LoginCodes, limit: FailureLimit, sessions: Sessions, audit: Audit) -> None:
+    def __init__(self, codes: LoginCodes, sessions: Sessions, audit: Audit, clock: Clock = time_ms) -> None:
         self.codes = codes
         self.sessions = sessions
-        self._limit = limit
         self._audit = audit
+        self._limit = FailureLimit(clock)
+        self._listed = ListedFailures(clock)
 
     async def log_in(self, code: str, address: str, client: str) -> NewSession:
         """A session for whoever knows a one-time code; raises `WebRefusal` 403 or 429."""
@@ -147,14 +115,22 @@ class Login:
 
     async def _failed(self, address: str) -> WebRefusal:
         if self._limit.exceeded(address):
-            wait = {"retry-after": str(FAILURE_WINDOW_MS // 1000)}
+            if self._limit.begins_series(address):
+                await self._list_failure(address, "too many failures; the rest of this minute is not listed")
+            wait = {"retry-after": str(WINDOW_MS // 1000)}
             message = "too many failed logins; wait a minute, then use a fresh code from `hive-c0re url`"
             return WebRefusal(429, "rate_limited", message, headers=wait)
         self._limit.count(address)
-        log.warning("a login from %s failed", address)
-        await self._audit.record(Principal.system("web"), "login", address, "refused", "not a valid code")
+        await self._list_failure(address, "not a valid code")
         message = "that code is wrong, used or expired; `hive-c0re url` prints a fresh one"
         return WebRefusal(403, "bad_code", message, field="code")
+
+    async def _list_failure(self, address: str, detail: str) -> None:
+        """In the audit and the log, both of which an agent that guesses all day must not fill."""
+        listed = self._listed.note(detail)
+        if listed is not None:
+            log.warning("a login from %s failed: %s", address, listed)
+            await self._audit.record(Principal.system("web"), "login", address, "refused", listed)
 
 
 def routes(login: Login) -> APIRouter:
@@ -164,32 +140,25 @@ def routes(login: Login) -> APIRouter:
     @router.post("/login")
     async def log_in(request: Request) -> Response:
         fields = await form(request, LoginForm)
-        address = request.client.host if request.client else "unknown"
+        address = request.scope["state"]["caller"].address
         new = await login.log_in(fields.code, address, request.headers.get("user-agent", ""))
         response = json_response({"ok": True, "key": new.key, "expires_at_ms": new.expires_at_ms})
-        _set_cookie(response, request, new.cookie, ABSOLUTE_MS // 1000)
+        _cookie_of(request).put(response, new.cookie, login.sessions.absolute_ms // 1000)
         return response
 
     @router.post("/logout")
     async def log_out(request: Request) -> Response:
         await login.log_out(request.scope["state"]["session"])
         response = json_response({"ok": True})
-        _set_cookie(response, request, "", 0)
+        _cookie_of(request).put(response, "", 0)
         return response
 
     return router
 
 
-def _set_cookie(response: Response, request: Request, value: str, max_age_seconds: int) -> None:
-    response.set_cookie(
-        COOKIE_NAME,
-        value,
-        max_age=max_age_seconds,
-        path="/",
-        secure=request.scope["state"]["origin"].startswith("https:"),
-        httponly=True,
-        samesite="strict",
-    )
+def _cookie_of(request: Request) -> SessionCookie:
+    cookie: SessionCookie = request.scope["state"]["cookie"]
+    return cookie
 
 
 def _random(characters: int) -> str:

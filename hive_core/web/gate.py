@@ -13,12 +13,13 @@ from collections.abc import MutableMapping
 from typing import Any
 
 from starlette.datastructures import Headers
-from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from hive_core.web.cookie import SessionCookie
 from hive_core.web.headers import HostRules
+from hive_core.web.proxies import Caller, Proxies
 from hive_core.web.refusals import WebRefusal
-from hive_core.web.sessions import COOKIE_NAME, KEY_HEADER, Session, Sessions
+from hive_core.web.sessions import KEY_HEADER, Session, Sessions
 from hive_shared.errors import HiveError, Internal, Unavailable
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,6 @@ log = logging.getLogger(__name__)
 BODY_MAX_BYTES = 1024 * 1024  # a message of 256 KiB in form encoding takes up to three times that
 LOGIN_BODY_MAX_BYTES = 4096
 BODY_SECONDS = 20.0
-COOKIES_TRIED_MAX = 8
 
 FORM_TYPE = "application/x-www-form-urlencoded"
 LOGIN_PATH = "/login"
@@ -46,10 +46,11 @@ def is_public(method: str, path: str) -> bool:
 class Gate:
     """ASGI middleware in front of the dashboard's application."""
 
-    def __init__(self, app: ASGIApp, hosts: HostRules, sessions: Sessions) -> None:
+    def __init__(self, app: ASGIApp, hosts: HostRules, sessions: Sessions, proxies: Proxies) -> None:
         self._app = app
         self._hosts = hosts
         self._sessions = sessions
+        self._proxies = proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -73,8 +74,12 @@ class Gate:
     async def _admit(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
         state = scope.setdefault("state", {})
-        state["origin"] = self._our_origin(scope, headers)
-        method, path = scope["method"], scope["path"]
+        caller = state["caller"] = self._proxies.caller(scope, headers)
+        origin = state["origin"] = self._our_origin(scope, headers, caller)
+        base = state["base_path"] = self._hosts.base_path_of(origin)
+        state["cookie"] = SessionCookie.of(origin, base, self._hosts.port)
+        method, path = scope["method"], _within(scope["path"], base)
+        scope["path"] = path
         if method not in _READING and method != "POST":
             message = f"method {method[:20]} is not used here"
             raise WebRefusal(405, "method_not_allowed", message, headers={"allow": "GET, HEAD, POST"})
@@ -84,21 +89,24 @@ class Gate:
         if is_public(method, path):
             return
         self._check_fetch_site(headers)
-        state["session"] = self._session(headers)
+        state["session"] = self._session(state["cookie"], headers)
         await self._sessions.touch(state["session"])
 
-    def _our_origin(self, scope: Scope, headers: Headers) -> str:
+    def _our_origin(self, scope: Scope, headers: Headers, caller: Caller) -> str:
         hosts = headers.getlist("host")
         if len(hosts) != 1:
             raise WebRefusal(400, "bad_host", "the request names no host, or several")
         server = scope.get("server") or (None, None)
-        origin = self._hosts.origin_of(hosts[0], server[0])
+        origin = self._hosts.origin_of(caller.host or hosts[0], server[0])
         if origin is None:
             raise WebRefusal(
                 421,
                 "bad_host",
                 "this hive does not answer to that host name; add it to allowed_hosts if it should",
             )
+        if caller.scheme is not None and not origin.startswith(f"{caller.scheme}:"):
+            message = f"the proxy was called over {caller.scheme}, and allowed_hosts has {origin}"
+            raise WebRefusal(421, "bad_scheme", message)
         return origin
 
     def _check_origin(self, ours: str, headers: Headers) -> None:
@@ -114,8 +122,8 @@ class Gate:
         if any(site not in ("same-origin", "none") for site in headers.getlist("sec-fetch-site")):
             raise WebRefusal(403, "forbidden", "the request comes from another origin")
 
-    def _session(self, headers: Headers) -> Session:
-        session = self._sessions.find(_cookies(headers), headers.get(KEY_HEADER, ""))
+    def _session(self, cookie: SessionCookie, headers: Headers) -> Session:
+        session = self._sessions.find(cookie.values(headers), headers.get(KEY_HEADER, ""))
         if session is None:
             raise WebRefusal(401, "no_session", "log in first; `hive-c0re url` prints a login address")
         return session
@@ -144,15 +152,13 @@ def _check_form(headers: Headers) -> None:
         raise WebRefusal(415, "unsupported_media_type", f"changes are sent as {FORM_TYPE}")
 
 
-def _cookies(headers: Headers) -> list[str]:
-    """Every value of our cookie: another port of this host may have set more of them beside ours."""
-    values: list[str] = []
-    for line in headers.getlist("cookie"):
-        for part in line.split(";"):
-            value = cookie_parser(part).get(COOKIE_NAME)
-            if value:
-                values.append(value)
-    return values[:COOKIES_TRIED_MAX]
+def _within(path: str, base: str) -> str:
+    """`path` as the routes know it: a proxy may take the base path away, or leave it to us."""
+    if base == "/" or not path.startswith(base.rstrip("/")):
+        return path
+    if path == base.rstrip("/"):
+        raise WebRefusal(308, "moved", f"the dashboard is at {base}", headers={"location": base})
+    return path.removeprefix(base.rstrip("/")) if path.startswith(base) else path
 
 
 async def _read(receive: Receive, limit: int) -> bytes:

@@ -3,7 +3,7 @@
 import ipaddress
 import socket
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 CONTENT_SECURITY_POLICY = "; ".join(
@@ -53,19 +53,29 @@ class HostRules:
 
     port: int
     origins: Mapping[str, str]
+    base_paths: Mapping[str, str] = field(default_factory=dict)  # by origin, where it is not `/`
 
     @classmethod
     def of(cls, port: int, listen_address: str, allowed_hosts: Iterable[str] = ()) -> "HostRules":
         """The listen address, loopback, the machine's name, and what the operator allowed.
 
-        An allowed host is a name (our port is meant), `name:port`, or the origin of a reverse
-        proxy such as `https://hive.example.org`.
+        An allowed host is a name (our port is meant), `name:port`, or the address of a reverse
+        proxy such as `https://hive.example.org` or `https://example.org/hive/`.
         """
         names = ["localhost", "127.0.0.1", "[::1]", socket.gethostname(), url_host(listen_address)]
         origins: dict[str, str] = {}
+        base_paths: dict[str, str] = {}
         for name in (*names, *allowed_hosts):
-            origins.update(_origins_of(name.strip().lower(), port))
-        return cls(port, origins)
+            entry, base_path = _split(name.strip())
+            found = _origins_of(entry.lower(), port)
+            origins.update(found)
+            if base_path != "/":
+                base_paths.update(dict.fromkeys(found.values(), base_path))
+        return cls(port, origins, base_paths)
+
+    def base_path_of(self, origin: str) -> str:
+        """Where this hive begins on one of its origins; it ends in a slash."""
+        return self.base_paths.get(origin, "/")
 
     def origin_of(self, host: str, local_address: str | None = None) -> str | None:
         """The origin behind a `Host` header, or None if it is not ours.
@@ -84,6 +94,14 @@ class HostRules:
 def url_host(address: str) -> str:
     """An address as it stands in a URL: IPv6 in brackets."""
     return f"[{address}]" if ":" in address and not address.startswith("[") else address
+
+
+def _split(entry: str) -> tuple[str, str]:
+    """Scheme, name and port of an entry, and the base path after them."""
+    scheme, separator, rest = entry.rpartition("://")
+    name, _, path = rest.partition("/")
+    path = path.strip("/")
+    return scheme + separator + name, f"/{path}/" if path else "/"
 
 
 def _origins_of(entry: str, port: int) -> dict[str, str]:

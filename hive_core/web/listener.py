@@ -7,16 +7,22 @@ gives way to newer ones, so that a flood of them locks nobody out (SECURITY 11).
 
 import asyncio
 import errno
+import grp
 import itertools
+import os
 import socket
+import stat
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from hive_core.web.headers import SECURITY_HEADERS
+from hive_core.web.proxies import BY_SOCKET
 from hive_shared.errors import Conflict, HiveError
+from hive_shared.sockets import listen, short_address
 
 HEAD_MAX_BYTES = 32 * 1024
 HEAD_SECONDS = 10.0  # from the connection, or the first byte of a later request, to its last header
@@ -46,17 +52,24 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = True
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
-        if len(self.connections) >= self.connections_max:
-            self._make_room()
+        self._make_room()
         super().connection_made(transport)
         self._expect_head()
 
     def _make_room(self) -> None:
-        """Drop the connection that has shown no session for the longest time."""
-        strangers = [
-            held for held in self.connections if isinstance(held, BoundedProtocol) and not held.known
+        """Drop the connection that has shown no session for the longest time, if there are too many.
+
+        Each kind has room of its own: a flood of the port does not touch what comes by the proxy's socket.
+        """
+        if len(self.connections) < self.connections_max:
+            return
+        ours = [
+            held
+            for held in self.connections
+            if isinstance(held, BoundedProtocol) and type(held) is type(self)
         ]
-        if strangers:
+        strangers = [held for held in ours if not held.known]
+        if strangers and len(ours) >= self.connections_max:
             min(strangers, key=lambda held: held.number).transport.abort()
 
     @property
@@ -100,6 +113,14 @@ class BoundedProtocol(HttpToolsProtocol):
             self._head_timer = None
 
 
+class ProxySocketProtocol(BoundedProtocol):
+    """A connection by the Unix socket that is a reverse proxy's."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["state"][BY_SOCKET] = True
+
+
 class AgentPortProtocol(BoundedProtocol):
     """A connection to an agent's own port, which only ever redirects."""
 
@@ -109,8 +130,15 @@ class AgentPortProtocol(BoundedProtocol):
 class HttpServer:
     """An ASGI application on its listening sockets, until closed."""
 
-    def __init__(self, app: Any, listeners: Sequence[socket.socket], protocol: type[BoundedProtocol]) -> None:
+    def __init__(
+        self,
+        app: Any,
+        listeners: Sequence[socket.socket],
+        protocol: type[BoundedProtocol],
+        proxy_socket: socket.socket | None = None,
+    ) -> None:
         self._listeners = list(listeners)
+        self._proxy_socket = proxy_socket
         self._config = uvicorn.Config(
             app,
             http=protocol,
@@ -120,7 +148,7 @@ class HttpServer:
             log_config=None,
             log_level="error",
             access_log=False,
-            # X-Forwarded-For from 127.0.0.1 would let any process here choose its address.
+            # The gate reads them, and only from a proxy that the operator named.
             proxy_headers=False,
             server_header=False,
             date_header=False,
@@ -140,6 +168,17 @@ class HttpServer:
         self._server.lifespan = self._config.lifespan_class(self._config)
         self._server.server_state.default_headers = self._config.encoded_headers
         await self._server.startup(sockets=self._listeners)
+        if self._proxy_socket is not None:
+            loop = asyncio.get_running_loop()
+            server = await loop.create_unix_server(self._from_proxy, sock=self._proxy_socket)
+            self._server.servers.append(server)
+
+    def _from_proxy(self) -> ProxySocketProtocol:
+        return ProxySocketProtocol(
+            config=self._config,
+            server_state=self._server.server_state,
+            app_state=self._server.lifespan.state,
+        )
 
     async def close(self) -> None:
         """Stop accepting and let running replies end, for at most `CLOSE_SECONDS`."""
@@ -153,6 +192,47 @@ class HttpServer:
 
 def port_of(listener: socket.socket) -> int:
     return int(listener.getsockname()[1])
+
+
+def bind_for_proxy(path: Path, group: str | None) -> socket.socket:
+    """The Unix socket for a reverse proxy, for `group` and ourselves; raises `Conflict` or `HiveError`.
+
+    Whoever can open it may say where a request comes from, and whoever can replace it gets the
+    operator's requests: so its directory must be writable to nobody else (SECURITY 10).
+    """
+    try:
+        _check_place(path)
+        group_id = grp.getgrnam(group).gr_gid if group else None
+        return listen(path, mode=0o660 if group else 0o600, group_id=group_id)
+    except KeyError:
+        raise HiveError(f"listen_socket_group: this machine has no group {group!r}") from None
+    except OSError as error:
+        message = f"cannot listen on {path} for a reverse proxy: {error.strerror}"
+        raise HiveError(message) from None
+
+
+def _check_place(path: Path) -> None:
+    directory = path.parent.stat()
+    if directory.st_uid not in (0, os.geteuid()) or directory.st_mode & 0o022:
+        raise HiveError(
+            f"listen_socket {path}: others may write to {path.parent}, and could put a socket of "
+            "their own there; choose a directory that is yours or root's alone"
+        )
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise Conflict(
+            f"listen_socket {path}: there is something else of that name; remove it, or choose another"
+        )
+    if _is_answered(path):
+        raise Conflict(f"listen_socket {path}: another program listens there; choose another path")
+
+
+def _is_answered(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe, short_address(path) as address:
+        return probe.connect_ex(address) == 0
 
 
 def bind_both_families(address: str, port: int, what: str) -> list[socket.socket]:

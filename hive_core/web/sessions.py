@@ -23,11 +23,11 @@ from hive_shared.wire import SessionView
 
 log = logging.getLogger(__name__)
 
-COOKIE_NAME: Final = "hive_session"
 KEY_HEADER: Final = "x-hive-key"
 
-IDLE_MS: Final = 7 * 86_400_000
-ABSOLUTE_MS: Final = 30 * 86_400_000
+DAY_MS: Final = 86_400_000
+IDLE_DAYS: Final = 7.0
+MAX_DAYS: Final = 30.0
 SEEN_EVERY_MS: Final = 300_000  # how exact `last_seen_ms` is in the store
 SESSIONS_MAX: Final = 64  # beyond that, the one unused for longest ends
 SECRET_BYTES: Final = 32
@@ -45,11 +45,6 @@ class Session:
     last_seen_ms: int
     client: str
 
-    @property
-    def ends_at_ms(self) -> int:
-        """When it ends, unless it is used again before."""
-        return min(self.last_seen_ms + IDLE_MS, self.created_at_ms + ABSOLUTE_MS)
-
 
 @dataclass(frozen=True)
 class NewSession:
@@ -58,20 +53,27 @@ class NewSession:
     session: Session
     cookie: str
     key: str
+    expires_at_ms: int  # however much it is used
     displaced: tuple[Session, ...] = ()  # logged out, since there were too many
-
-    @property
-    def expires_at_ms(self) -> int:
-        return self.session.created_at_ms + ABSOLUTE_MS
 
 
 class Sessions:
     """The sessions of this host: looked up in memory, kept in the store."""
 
-    def __init__(self, store: Store, host: str, clock: Clock = time_ms) -> None:
+    def __init__(
+        self,
+        store: Store,
+        host: str,
+        clock: Clock = time_ms,
+        *,
+        idle_days: float = IDLE_DAYS,
+        max_days: float = MAX_DAYS,
+    ) -> None:
         self._store = store
         self._host = host
         self._clock = clock
+        self._idle_ms = round(idle_days * DAY_MS)
+        self.absolute_ms = round(max_days * DAY_MS)
         self._by_cookie: dict[str, Session] = {}
         self._stored_seen_ms: dict[str, int] = {}
         self.on_end: list[Callable[[str], None]] = []  # called with the id of each session that ended
@@ -109,7 +111,7 @@ class Sessions:
         )
         await self._store.write(lambda connection: self._insert(connection, session))
         self._keep(session)
-        return NewSession(session, cookie, key, tuple(displaced))
+        return NewSession(session, cookie, key, now_ms + self.absolute_ms, tuple(displaced))
 
     async def touch(self, session: Session) -> None:
         """It was used just now. A store that cannot be written costs no request: the session stays good."""
@@ -157,7 +159,7 @@ class Sessions:
                 id=held.id,
                 created_at_ms=held.created_at_ms,
                 last_seen_ms=held.last_seen_ms,
-                ends_at_ms=held.ends_at_ms,
+                ends_at_ms=self._ends_at_ms(held),
                 client=held.client,
             )
             for held in reversed(self._oldest())
@@ -168,7 +170,11 @@ class Sessions:
         return sorted(self._by_cookie.values(), key=lambda held: held.last_seen_ms)
 
     def _over(self, session: Session) -> bool:
-        return self._clock() >= session.ends_at_ms
+        return self._clock() >= self._ends_at_ms(session)
+
+    def _ends_at_ms(self, session: Session) -> int:
+        """When it ends, unless it is used again before."""
+        return min(session.last_seen_ms + self._idle_ms, session.created_at_ms + self.absolute_ms)
 
     def _keep(self, session: Session) -> None:
         self._by_cookie[session.cookie_sha256] = session

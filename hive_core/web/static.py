@@ -92,8 +92,11 @@ def routes(assets: Assets) -> APIRouter:
     shell("/agents/{name}/", AGENT_PAGE)
 
     @router.api_route("/agents/{name}", methods=["GET", "HEAD"])
-    async def without_slash(name: Annotated[str, PathPart(pattern=r"^[a-z0-9-]{1,9}$")]) -> Response:
-        return Response(status_code=308, headers={"location": f"/agents/{name}/"})
+    async def without_slash(
+        name: Annotated[str, PathPart(pattern=r"^[a-z0-9-]{1,9}$")], request: Request
+    ) -> Response:
+        base_path = request.scope["state"]["base_path"]
+        return Response(status_code=308, headers={"location": f"{base_path}agents/{name}/"})
 
     @router.api_route("/static/{path:path}", methods=["GET", "HEAD"])
     async def static(path: str, request: Request) -> Response:

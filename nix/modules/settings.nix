@@ -23,7 +23,16 @@ in
   listen_address = setting types.str "Address of the dashboard and the agents' ports.";
   dashboard_port = setting (own.called "port" types.port) "Port of the dashboard.";
   agent_page_ports = setting types.bool "Also answer on 8000 (the manager) and 8100–8999 (agents), with a redirect to the dashboard.";
-  allowed_hosts = setting (types.listOf types.str) "Where else the dashboard may be called: a name, `name:port`, or a proxy's `https://name`.";
+  allowed_hosts = setting (types.listOf types.str) "Where else the dashboard may be called: a name, `name:port`, or a proxy's `https://name` or `https://name/path`.";
+  trusted_proxies = setting (types.listOf types.str) "Addresses and networks of reverse proxies that are believed about who calls.";
+  forwarded_headers = setting (types.enum [
+    "x-forwarded"
+    "forwarded"
+  ]) "Which headers the proxy sets: `X-Forwarded-*`, or `Forwarded`.";
+  listen_socket = setting types.path "A Unix socket of the dashboard for a reverse proxy, which is believed there.";
+  listen_socket_group = setting types.str "Group that may use the socket for a proxy.";
+  session_idle_days = setting positive "Days without use after which a browser is logged out.";
+  session_max_days = setting positive "Days after which a browser is logged out in any case.";
   operator_pronouns = setting (own.text "1 to 40 characters" ".{1,40}") "How agents speak of you.";
 
   backend = setting (types.enum [

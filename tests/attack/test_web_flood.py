@@ -238,7 +238,7 @@ async def test_a_reader_that_stalls_is_dropped(
     monkeypatch.setattr(sse, "SEND_SECONDS", 0.2 if in_force else 3600)
     operator = await hive.operator()
     position = hive.actions.feed.position()
-    cookie = f"hive_session={operator.cookies['hive_session']}"
+    cookie = f"{hive.cookie}={operator.cookies[hive.cookie]}"
     head = (
         f"GET /messages/stream HTTP/1.1\r\nHost: 127.0.0.1:{hive.web.port}\r\nCookie: {cookie}\r\n"
         f"X-Hive-Key: {operator.headers['x-hive-key']}\r\nLast-Event-ID: {position}\r\n\r\n"

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from hive_core.principals import Principal
-from hive_core.web import auth, gate, sessions
+from hive_core.web import auth, failures, gate, sessions
 from tests.support.web_hive import DAY_MS, WebHive, running_web
 
 IN_FORCE = pytest.mark.parametrize("in_force", [True, False], ids=["in-force", "taken-out"])
@@ -102,10 +102,10 @@ async def test_an_agent_on_the_hosts_network_cannot_approve_its_own_change(
     approval = (await hive.actions.request_spawn(Principal.manager(), "evil")).approval
     if not in_force:
         anyone = (await hive.web.sessions.create("nobody")).session
-        monkeypatch.setattr(gate.Gate, "_session", lambda self, headers: anyone)
+        monkeypatch.setattr(gate.Gate, "_session", lambda self, cookie, headers: anyone)
     # An agent writes whatever headers it likes; what it cannot have is a session.
     agent = hive.stranger(**{"sec-fetch-site": "same-origin", "x-hive-key": "guess"})
-    reply = await agent.post(f"/approve/{approval.id}", headers={"cookie": "hive_session=guess"})
+    reply = await agent.post(f"/approve/{approval.id}", headers={"cookie": f"{hive.cookie}=guess"})
     status = (await hive.actions.approvals.get(approval.id)).status
     assert reply.status_code == (401 if in_force else 200)
     assert (status == "pending") is in_force
@@ -118,7 +118,7 @@ async def test_a_cookie_collected_by_another_port_is_worthless(
     """Cookies know no ports: the browser hands the session's cookie to an agent's own web server."""
     operator = await hive.operator()
     collected = await _visit_agents_server(operator)
-    assert "hive_session=" in collected
+    assert f"{hive.cookie}=" in collected
     if not in_force:
         always = SimpleNamespace(compare_digest=lambda one, other: True)
         monkeypatch.setattr(sessions, "hmac", always)
@@ -169,9 +169,9 @@ async def test_the_key_of_one_session_does_not_fit_the_cookie_of_another(hive: W
 
 async def test_a_cookie_that_another_port_planted_does_not_shut_the_operator_out(hive: WebHive) -> None:
     operator = await hive.operator()
-    cookie = operator.cookies["hive_session"]
+    cookie = operator.cookies[hive.cookie]
     operator.cookies.clear()
-    planted = {"cookie": f"hive_session=planted; other=1; hive_session={cookie}"}
+    planted = {"cookie": f"{hive.cookie}=planted; other=1; {hive.cookie}={cookie}"}
     assert (await operator.get("/api/state", headers=planted)).status_code == 200
 
 
@@ -218,8 +218,8 @@ async def test_a_flood_of_wrong_codes_is_limited_and_does_not_lock_the_operator_
     hive: WebHive, monkeypatch: pytest.MonkeyPatch, in_force: bool
 ) -> None:
     if not in_force:
-        monkeypatch.setattr(auth, "FAILURES_PER_ADDRESS", 10_000)
-        monkeypatch.setattr(auth, "FAILURES_GLOBAL", 10_000)
+        monkeypatch.setattr(failures, "PER_ADDRESS", 10_000)
+        monkeypatch.setattr(failures, "OVERALL", 10_000)
     code = (await hive.web.login_url()).code
     attacker = hive.stranger()
     statuses = {
@@ -227,15 +227,15 @@ async def test_a_flood_of_wrong_codes_is_limited_and_does_not_lock_the_operator_
     }
     refused = [line for line in await hive.audited("login") if "refused" in line]
     assert statuses == ({403, 429} if in_force else {403})
-    assert len(refused) == (auth.FAILURES_PER_ADDRESS if in_force else 40)  # the audit does not grow with it
+    assert len(refused) == (failures.PER_ADDRESS + 1 if in_force else 40)  # the audit does not grow with it
     assert (await hive.stranger().post("/login", data={"code": code})).status_code == 200
 
 
 async def test_failures_of_many_addresses_take_bounded_memory() -> None:
-    limit = auth.FailureLimit(lambda: 0)
-    for number in range(3 * auth.ADDRESSES_MAX):
+    limit = failures.FailureLimit(lambda: 0)
+    for number in range(3 * failures.ADDRESSES_MAX):
         limit.count(f"10.0.{number // 256}.{number % 256}")
-    assert len(limit._by_address) == auth.ADDRESSES_MAX
+    assert len(limit._by_address) == failures.ADDRESSES_MAX
 
 
 async def test_secrets_of_a_session_are_stored_as_hashes_and_written_nowhere(
@@ -244,11 +244,11 @@ async def test_secrets_of_a_session_are_stored_as_hashes_and_written_nowhere(
     url = await hive.web.login_url()
     browser = hive.stranger()
     key = (await browser.post("/login", data={"code": url.code})).json()["key"]
-    secrets = [browser.cookies["hive_session"], key, url.code, url.code.replace("-", "")]
+    secrets = [browser.cookies[hive.cookie], key, url.code, url.code.replace("-", "")]
     await hive.web.close()
     await hive.store.close()
     stored = b"".join(file.read_bytes() for file in hive.paths.state_root.glob("broker.sqlite*"))
-    assert b"hive_session" not in stored
+    assert hive.cookie.encode() not in stored
     for secret in secrets:
         assert secret.encode() not in stored
         assert secret not in caplog.text

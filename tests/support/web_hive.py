@@ -131,6 +131,11 @@ class WebHive:
     def base(self) -> str:
         return f"http://127.0.0.1:{self.web.port}"
 
+    @property
+    def cookie(self) -> str:
+        """What the session's cookie is called where no proxy stands before the hive."""
+        return f"hive_session_{self.web.port}"
+
     def stranger(self, **headers: str) -> httpx.AsyncClient:
         """A browser of our origin that is not logged in."""
         client = httpx.AsyncClient(

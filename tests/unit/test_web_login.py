@@ -49,7 +49,7 @@ async def test_logging_out_ends_the_session_and_takes_the_cookie(hive: WebHive) 
     reply = await operator.post("/logout")
     assert reply.json() == {"ok": True}
     assert "max-age=0" in reply.headers["set-cookie"].lower()
-    assert "hive_session" not in operator.cookies
+    assert hive.cookie not in operator.cookies
     assert hive.web.session_views() == []
     assert len(await hive.audited("logout")) == 1
 
@@ -84,9 +84,9 @@ async def test_a_session_ends_after_thirty_days_whatever_its_use(hive: WebHive) 
 async def test_a_session_outlives_the_daemon(tmp_path: Path) -> None:
     async with running_web(tmp_path, agent_page_ports=False) as hive:
         operator = await hive.operator()
-        cookie = {"cookie": f"hive_session={operator.cookies['hive_session']}"}
-        key = operator.headers["x-hive-key"]
-    async with running_web(tmp_path, agent_page_ports=False) as hive:
+        cookie = {"cookie": f"{hive.cookie}={operator.cookies[hive.cookie]}"}
+        key, port = operator.headers["x-hive-key"], hive.web.port
+    async with running_web(tmp_path, agent_page_ports=False, dashboard_port=port) as hive:
         again = hive.stranger(**cookie, **{"x-hive-key": key})
         assert (await again.get("/api/state")).status_code == 200
         assert hive.web.session_views()[0].client.startswith("python-httpx")
