@@ -57,6 +57,7 @@ _ETC = (
     "host.conf", "hosts", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "nsswitch.conf", "pki",
     "protocols", "resolv.conf", "services", "ssl", "static", "terminfo", "timezone",
 )  # fmt: skip
+_PRIVATE_KEYS = ("private", "tls/private")  # below /etc/ssl, /etc/pki
 _READ_ONLY_PROC = ("sys", "sysrq-trigger", "irq", "bus", "fs", "mtrr", "dynamic_debug")
 _HIDDEN_PROC_FILES = ("kcore", "keys", "key-users", "latency_stats", "timer_list", "sched_debug",
                       "kpagecount", "kpageflags", "kpagecgroup", "slabinfo", "vmallocinfo")  # fmt: skip
@@ -279,6 +280,11 @@ def _system(sandbox: Sandbox) -> list[str]:
         source = os.path.realpath(f"/etc/{name}")
         if os.path.exists(source):
             parts += ["--ro-bind", source, f"/etc/{name}"]
+            for keys in _PRIVATE_KEYS:
+                # Root's alone; but where core is root and containers cannot be another user, that is them.
+                if os.path.isdir(f"{source}/{keys}"):
+                    hidden = f"/etc/{name}/{keys}"
+                    parts += [*_tmpfs(sandbox, hidden, 4096, "0700"), "--remount-ro", hidden]
     return parts
 
 
