@@ -20,7 +20,7 @@ from pydantic_core import PydanticUndefined
 from hive_shared import errors, wire
 from hive_shared.errors import ErrorCode, HiveError
 from hive_shared.events import HELPER_EVENTS, HelperEvent, QuestionExpired
-from hive_shared.server import Limits
+from hive_shared.server import AGENT_LIMITS, BYTES_OF_A_REQUEST, Limits
 from hive_shared.wire import Model, Request, Surface
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "protocol.md"
@@ -117,7 +117,13 @@ echo '{{"op": "list"}}' | socat -t 5 - UNIX-CONNECT:.hive/run/host.sock
 | a message's body | {wire.BODY_MAX_BYTES:,} bytes of UTF-8 | `body_too_large`: use a file in `/shared` |
 | finishing a line once begun | {_LIMITS.line_seconds:g} s | `timeout`, and the connection is closed |
 | taking what was asked for | {_LIMITS.write_seconds:g} s | the connection is closed |
-| connections on one socket | {_LIMITS.connections} | `too_many_connections` |
+| connections on one socket | {_LIMITS.connections}; of an agent {AGENT_LIMITS.connections} | \
+`too_many_connections` |
+| requests of an agent, over all its connections | {AGENT_LIMITS.requests_per_second:g} a second, \
+{AGENT_LIMITS.request_burst:g} at once; each {BYTES_OF_A_REQUEST // 1024} KiB of a line or reply counts for \
+one more | the next ones wait unread |
+| new connections of an agent | {AGENT_LIMITS.accepts_per_second:g} a second, \
+{AGENT_LIMITS.accept_burst:g} at once | the next ones wait |
 | requests in flight on one connection | {_LIMITS.in_flight} | the next ones wait unread |
 | waiting in one `recv` | {wire.RECV_WAIT_MAX_SECONDS:g} s | longer waits are cut to that |
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
+from hive_shared.accepting import accept_all
 from hive_shared.errors import (
     HiveError,
     Internal,
@@ -21,6 +22,7 @@ from hive_shared.errors import (
     TooManyConnections,
 )
 from hive_shared.jsonlines import READ_LIMIT_BYTES, decode, encode, read_line
+from hive_shared.pace import Pace
 from hive_shared.wire import LINE_MAX_BYTES, Model, Request, Surface, parse_request
 
 log = logging.getLogger(__name__)
@@ -37,8 +39,21 @@ class Limits:
 
     connections: int = 64
     in_flight: int = 32  # requests of one connection that carry ids
+    requests_per_second: float = 10_000.0  # of all connections together, in the long run
+    request_burst: float = 10_000.0
+    accepts_per_second: float = 1000.0
+    accept_burst: float = 1000.0
     line_seconds: float = 30.0  # from the first byte of a line to its newline
     write_seconds: float = 30.0  # for a peer to take what it asked for
+
+
+# Of one agent. Its harness needs one connection and a few requests a second; what else connects is
+# started by the agent itself, and has to share.
+AGENT_LIMITS = Limits(
+    connections=16, requests_per_second=50.0, request_burst=200.0, accepts_per_second=10.0, accept_burst=32.0
+)
+# Lines longer than this count for several requests, the other way too: reading and writing them takes time.
+BYTES_OF_A_REQUEST = 16 * 1024
 
 
 @dataclass(eq=False)
@@ -74,19 +89,20 @@ class SurfaceServer:
         self._handler = handler
         self._limits = limits or Limits()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
+        self._accepting: asyncio.Task[None] | None = None
+        self._requests = Pace(self._limits.requests_per_second, self._limits.request_burst)
+        self._accepts = Pace(self._limits.accepts_per_second, self._limits.accept_burst)
 
     async def start(self) -> None:
         """Begin to accept; returns at once."""
-        self._server = await asyncio.start_unix_server(
-            self._accept, sock=self._listener, limit=READ_LIMIT_BYTES
-        )
+        accepting = accept_all(self._listener, self._protocol, self._accepts, f"the {self.surface} socket")
+        self._accepting = asyncio.create_task(accepting, name=f"{self.surface}-accept")
 
     async def close(self) -> None:
         """Stop accepting, end every connection, wait for their handlers. The path stays."""
-        if self._server is not None:
-            self._server.close()
         tasks = list(self._tasks)
+        if self._accepting is not None:
+            tasks.append(self._accepting)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -95,6 +111,9 @@ class SurfaceServer:
     @property
     def connections(self) -> int:
         return len(self._tasks)
+
+    def _protocol(self) -> asyncio.StreamReaderProtocol:
+        return asyncio.StreamReaderProtocol(asyncio.StreamReader(limit=READ_LIMIT_BYTES), self._accept)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._tasks) >= self._limits.connections:
@@ -107,9 +126,10 @@ class SurfaceServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = Connection(self.surface, next(_connection_numbers))
-        channel = _Channel(writer, self._limits.write_seconds)
+        channel = _Channel(writer, self._limits.write_seconds, self._requests)
         try:
-            await _Conversation(connection, channel, self._handler, self._limits).run(reader)
+            conversation = _Conversation(connection, channel, self._handler, self._limits, self._requests)
+            await conversation.run(reader)
         except (ConnectionError, TimeoutError, TimedOut):
             pass  # the peer has gone, or takes nothing: there is nobody left to tell
         finally:
@@ -125,9 +145,10 @@ class ReplyTooLong(HiveError):
 class _Channel:
     """The writing side: whole lines, one at a time, to a peer that must keep up."""
 
-    def __init__(self, writer: asyncio.StreamWriter, write_seconds: float) -> None:
+    def __init__(self, writer: asyncio.StreamWriter, write_seconds: float, pace: Pace) -> None:
         self._writer = writer
         self._write_seconds = write_seconds
+        self._pace = pace
         self._turn = asyncio.Lock()
         self.broken = False
         writer.transport.set_write_buffer_limits(high=LINE_MAX_BYTES)
@@ -136,6 +157,7 @@ class _Channel:
         line = encode(reply)
         if len(line) > LINE_MAX_BYTES:
             line = encode(_refusal(reply.get("id"), ReplyTooLong()))
+        self._pace.charge(len(line) / BYTES_OF_A_REQUEST)
         async with self._turn:
             if self.broken:
                 raise ConnectionResetError
@@ -152,11 +174,14 @@ class _Channel:
 class _Conversation:
     """Requests of one connection: in order, or side by side where they carry ids."""
 
-    def __init__(self, connection: Connection, channel: _Channel, handler: Handler, limits: Limits) -> None:
+    def __init__(
+        self, connection: Connection, channel: _Channel, handler: Handler, limits: Limits, pace: Pace
+    ) -> None:
         self._connection = connection
         self._channel = channel
         self._handler = handler
         self._limits = limits
+        self._pace = pace
         self._slots = asyncio.Semaphore(limits.in_flight)
 
     async def run(self, reader: asyncio.StreamReader) -> None:
@@ -183,6 +208,7 @@ class _Conversation:
                 return
             if line is None:
                 return
+            await self._pace.turn(1 + len(line) / BYTES_OF_A_REQUEST)  # empty lines cost time as well
             if line.strip():
                 yield line
 

@@ -15,11 +15,12 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hive_core.web.cookie import SessionCookie
+from hive_core.web.cookie import SessionCookie, under_any_name
 from hive_core.web.headers import HostRules
 from hive_core.web.proxies import Caller, Proxies
 from hive_core.web.refusals import WebRefusal
 from hive_core.web.sessions import KEY_HEADER, Session, Sessions
+from hive_core.web.strangers import GivenUp, Strangers
 from hive_shared.errors import HiveError, Internal, Unavailable
 
 log = logging.getLogger(__name__)
@@ -51,15 +52,20 @@ class Gate:
         self._hosts = hosts
         self._sessions = sessions
         self._proxies = proxies
+        self._strangers = Strangers()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         answer = _Answer(send)
         try:
+            if not self._sessions.has_cookie(under_any_name(Headers(scope=scope), self._hosts.port)):
+                await self._strangers.turn()
             await self._admit(scope)
             body = await self._body(scope, receive)
             await self._app(scope, _replay(body, receive), answer)
+        except GivenUp:
+            await answer.refuse(_too_busy(), scope, receive)
         except WebRefusal as refusal:
             await answer.refuse(refusal, scope, receive)
         except HiveError as error:
@@ -140,6 +146,11 @@ class Gate:
                 return await _read(receive, limit)
         except TimeoutError:
             raise WebRefusal(408, "timeout", "the request's body did not arrive in time") from None
+
+
+def _too_busy() -> WebRefusal:
+    message = "too many requests without a login wait already; try again in a moment"
+    return WebRefusal(503, "unavailable", message, headers={"retry-after": "2"})
 
 
 def _too_large(limit: int) -> WebRefusal:

@@ -21,13 +21,16 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from hive_core.web.headers import SECURITY_HEADERS
 from hive_core.web.proxies import BY_SOCKET
+from hive_shared.accepting import accept_all
 from hive_shared.errors import Conflict, HiveError
+from hive_shared.pace import Pace
 from hive_shared.sockets import listen, short_address
 
 HEAD_MAX_BYTES = 32 * 1024
 HEAD_SECONDS = 10.0  # from the connection, or the first byte of a later request, to its last header
 UNREAD_SECONDS = 30  # how long a peer may leave what we sent unread
 BACKLOG = 128
+PIPELINED_MAX = 4  # requests that wait for the one before; browsers send none
 CLOSE_SECONDS = 3
 
 FREE_PORT_TRIES = 20
@@ -42,10 +45,16 @@ class NoSuchAddress(HiveError):
     """This machine does not have that address."""
 
 
+class TooManyAtOnce(Exception):
+    """More requests were sent ahead than are taken."""
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """One connection of uvicorn's, with limits on headers, time, and how many there are."""
 
     connections_max = 256
+    accepts_per_second = 100.0
+    accept_burst = 64.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.number = next(_numbers)
@@ -92,6 +101,9 @@ class BoundedProtocol(HttpToolsProtocol):
             self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
 
     def on_message_begin(self) -> None:
+        if len(self.pipeline) >= PIPELINED_MAX:
+            # The parser refuses the rest of what has come; else it would read on through all of it at once.
+            raise TooManyAtOnce
         super().on_message_begin()
         # A stream whose reader has stalled has no other way to end its connection.
         self.scope["state"]["abort"] = self.transport.abort
@@ -125,6 +137,8 @@ class AgentPortProtocol(BoundedProtocol):
     """A connection to an agent's own port, which only ever redirects."""
 
     connections_max = 32
+    accepts_per_second = 20.0
+    accept_burst = 32.0
 
 
 class HttpServer:
@@ -139,6 +153,8 @@ class HttpServer:
     ) -> None:
         self._listeners = list(listeners)
         self._proxy_socket = proxy_socket
+        self._protocol = protocol
+        self._accepting: list[asyncio.Task[None]] = []
         self._config = uvicorn.Config(
             app,
             http=protocol,
@@ -167,11 +183,19 @@ class HttpServer:
         self._config.load()
         self._server.lifespan = self._config.lifespan_class(self._config)
         self._server.server_state.default_headers = self._config.encoded_headers
-        await self._server.startup(sockets=self._listeners)
+        await self._server.startup(sockets=[])
+        for listener in self._listeners:
+            pace = Pace(self._protocol.accepts_per_second, self._protocol.accept_burst)
+            accepting = accept_all(listener, self._connection, pace, f"port {port_of(listener)}")
+            self._accepting.append(asyncio.create_task(accepting, name="web-accept"))
         if self._proxy_socket is not None:
             loop = asyncio.get_running_loop()
             server = await loop.create_unix_server(self._from_proxy, sock=self._proxy_socket)
             self._server.servers.append(server)
+
+    def _connection(self) -> asyncio.BaseProtocol:
+        state = self._server.lifespan.state
+        return self._protocol(config=self._config, server_state=self._server.server_state, app_state=state)
 
     def _from_proxy(self) -> ProxySocketProtocol:
         return ProxySocketProtocol(
@@ -182,6 +206,9 @@ class HttpServer:
 
     async def close(self) -> None:
         """Stop accepting and let running replies end, for at most `CLOSE_SECONDS`."""
+        for task in self._accepting:
+            task.cancel()
+        await asyncio.gather(*self._accepting, return_exceptions=True)
         await self._server.shutdown(sockets=self._listeners)
         state = self._server.server_state
         if state.tasks:

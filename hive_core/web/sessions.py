@@ -94,6 +94,10 @@ class Sessions:
                 return found
         return None
 
+    def has_cookie(self, cookies: Iterable[str]) -> bool:
+        """Whether one of these is the cookie of a session; it lets in nobody by itself."""
+        return any(_hashed(cookie) in self._by_cookie for cookie in cookies)
+
     async def create(self, client: str) -> NewSession:
         """A new session for a browser that proved to be the operator's. Raises `Unavailable`."""
         await self._end([found for found in self._by_cookie.values() if self._over(found)])
