@@ -190,7 +190,9 @@ async def _build(tmp_path: Path, assets: Path, given: Mapping[str, Any]) -> WebH
     await registry.load()
     broker = Broker(store, registry, audit)
     await broker.open()
-    roster = Roster(registry, feed, settings.paths, unread=broker.unread, isolation="not isolated")
+    roster = Roster(
+        registry, feed, settings.paths, unread=broker.unread, isolation="not isolated", rules=broker.rules
+    )
     approvals = Approvals(store, broker, audit)
     runtime, config, paths = NoContainers(), ConfigRepo(settings.paths), settings.paths
     builds = Builds(paths, runtime, config, feed, parallel=2, timeout_seconds=60)

@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from hive_core.broker import Broker, BrokerLimits
@@ -27,6 +29,7 @@ from hive_shared.errors import (
 from hive_shared.names import MANAGER, OPERATOR, SYSTEM
 from hive_shared.wire import AskOperator, Message, QuestionView, Send
 from tests.support.core_parts import ALICE, BOB, UNLIMITED, FakeClock, Parts, fill_the_disk, running
+from tests.support.web_hive import WebHive, running_web
 
 THE_OPERATOR = Principal.operator("test")
 HIVE = Principal.system("test")
@@ -525,3 +528,60 @@ async def test_a_refused_send_takes_nothing_of_the_senders_rate(tmp_path: Path) 
 
 def test_a_pair_is_the_same_from_either_side() -> None:
     assert pair_of("b", "a") == pair_of("a", "b") == ("a", "b")
+
+
+# --- by the operator's hand -----------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def looping_web(path: Path) -> AsyncIterator[tuple[WebHive, httpx.AsyncClient, dict[str, Any]]]:
+    """A hive whose alice and bob were just paused, a logged-in browser, and the question on its page."""
+    async with running_web(path) as hive:
+        for name in ("alice", "bob"):
+            await hive.agent(name)
+        with contextlib.suppress(Paused):
+            for _ in range(LoopLimits().messages):
+                await hive.actions.send(ALICE, Send(to="bob", body="and you?"))
+                await hive.actions.send(BOB, Send(to="alice", body="and you?"))
+        browser = await hive.operator()
+        async with asyncio.timeout(GUARD_SECONDS):
+            while not (questions := (await browser.get("/api/state")).json()["questions"]):
+                await asyncio.sleep(0.01)
+        yield hive, browser, questions[0]
+
+
+async def rows(browser: httpx.AsyncClient) -> dict[str, dict[str, Any]]:
+    return {row["name"]: row for row in (await browser.get("/api/state")).json()["agents"]}
+
+
+async def test_one_click_resumes(tmp_path: Path) -> None:
+    async with looping_web(tmp_path) as (hive, browser, question):
+        assert (await rows(browser))["alice"]["paused_with"] == ["bob"]
+        assert hive.actions.standing(ALICE).paused_with == ["bob"]
+        reply = await browser.post(f"/answer-question/{question['id']}", data={"answer": RESUME})
+        assert reply.status_code == 200
+        assert (await rows(browser))["alice"]["paused_with"] == []
+        await hive.actions.send(ALICE, Send(to="bob", body="where were we"))
+
+
+async def test_one_click_stops_one_of_the_two(tmp_path: Path) -> None:
+    async with looping_web(tmp_path) as (hive, browser, question):
+        reply = await browser.post(f"/answer-question/{question['id']}", data={"answer": "stop bob"})
+        assert reply.status_code == 200
+        assert (await rows(browser))["bob"]["state"] == "stopped"
+        assert (await rows(browser))["alice"]["state"] == "running"
+        assert hive.actions.registry.require("bob").wanted == "stopped"
+        assert any("answer to question" in entry for entry in await hive.audited("kill"))
+
+
+async def test_taking_the_question_off_keeps_them_apart(tmp_path: Path) -> None:
+    async with looping_web(tmp_path) as (_, browser, question):
+        assert (await browser.post(f"/cancel-question/{question['id']}")).status_code == 200
+        assert (await rows(browser))["bob"]["paused_with"] == ["alice"]
+
+
+async def test_words_of_ones_own_are_no_answer_to_the_hive(tmp_path: Path) -> None:
+    async with looping_web(tmp_path) as (_, browser, question):
+        reply = await browser.post(f"/answer-question/{question['id']}", data={"answer": "stop carol"})
+        assert (reply.status_code, reply.json()["error"]["code"]) == (422, "bad_request")
+        assert (await rows(browser))["bob"]["paused_with"] == ["alice"]
