@@ -5,6 +5,7 @@ Where core is root, both ways are attacked: as the unprivileged user, and as cor
 """
 # ruff: noqa: E501 - the programs that run inside are easier to read unbroken
 
+import ctypes
 import json
 import os
 import sys
@@ -301,3 +302,38 @@ tell([attempt(lambda: os.rename("/state", "/old")), attempt(lambda: os.rmdir("/r
 """
     assert "done" not in await cell.found(code)
     assert await cell.found('tell(sorted(os.listdir("/state")))') == ["etc", "notes"]
+
+
+KEYRING_CALLS = {"x86_64": (248, 250), "aarch64": (217, 219)}  # add_key, keyctl
+
+
+async def test_keys_of_whoever_started_core_are_not_in_the_containers_hands(cell: Cell) -> None:
+    """A session keyring is inherited, and whoever has one may read its keys, as any user. Also without a filter."""
+    add_key, keyctl = KEYRING_CALLS[os.uname().machine]
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.syscall(keyctl, 1, b"hive-test")  # this process's own session keyring, so that nobody else's changes
+    key = libc.syscall(add_key, b"user", b"hive-test", b"core's own", 10, -3)
+    need(key > 0, "this kernel has no keyrings")
+    assert cell.runtime._sandbox is not None
+    cell.runtime._sandbox = replace(cell.runtime._sandbox, guards=frozenset())
+    code = f"""
+libc = ctypes.CDLL(None)
+text = ctypes.create_string_buffer(100)
+tell([libc.syscall({keyctl}, 11, {key}, text, 100), libc.syscall({keyctl}, 10, -3, b"user", b"hive-test", 0)])
+"""
+    assert await cell.found(code) == [-1, -1]
+
+
+async def test_keys_that_only_root_may_read_are_hidden_from_root_inside(cell: Cell) -> None:
+    """Where containers cannot be another user they are core's own, and that may be root."""
+    code = """
+shown = []
+for top in ("/etc/ssl", "/etc/pki"):
+    for place, _, files in os.walk(top):
+        shown += [os.path.join(place, name) for name in files if not os.lstat(os.path.join(place, name)).st_mode & 4]
+covered = {line.split()[1] for line in open("/proc/self/mounts")}
+tell([shown, [p for p in ("/etc/ssl/private", "/etc/pki/tls/private") if os.path.isdir(p) and p not in covered]])
+"""
+    shown, open_to_it = await cell.found(code)
+    assert shown == []
+    assert open_to_it == []
