@@ -182,6 +182,24 @@ async def test_the_printed_login_url_logs_in_once_and_logout_all_ends_the_sessio
         assert (await http.get("/api/state")).status_code == 401
 
 
+async def test_one_browser_is_found_in_the_list_and_logged_out(hive: Hive) -> None:
+    url = (await run(hive.root, "url")).out.strip()
+    base, _, code = url.partition("/login#")
+    told = [(b"Origin", base.encode()), (b"User-Agent", b"Firefox \x9b31m")]
+    async with httpx.AsyncClient(base_url=base, headers=told, timeout=PATIENCE_SECONDS) as http:
+        http.headers["X-Hive-Key"] = (await http.post("/login", data={"code": code})).json()["key"]
+        [session] = (await run_json(hive.root, "sessions"))["sessions"]
+        assert session["client"].startswith("Firefox")
+        listed = await run(hive.root, "sessions")
+        assert session["id"] in listed.out
+        assert "\x9b" not in listed.out
+        assert (await run(hive.root, "logout", session["id"])).code == 0
+        assert (await http.get("/api/state")).status_code == 401
+        again = await run(hive.root, "logout", session["id"])
+        assert (again.code, len(again.err.splitlines())) == (1, 1)
+        assert "hive-c0re sessions" in again.err
+
+
 async def test_doctor_and_status_see_the_running_daemon(hive: Hive) -> None:
     status = await run_json(hive.root, "status")
     assert status["backend"] == "rehearsal"
