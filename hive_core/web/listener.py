@@ -12,12 +12,13 @@ import itertools
 import os
 import socket
 import stat
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from hive_core.web.headers import SECURITY_HEADERS
 from hive_core.web.proxies import BY_SOCKET
@@ -61,6 +62,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = True
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
+        self._cycles: deque[RequestResponseCycle | None] = deque(maxlen=PIPELINED_MAX + 2)
         self._make_room()
         super().connection_made(transport)
         self._expect_head()
@@ -114,10 +116,18 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._stop_head_timer()
         super().on_headers_complete()
+        self._cycles.append(self.cycle)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_head_timer()
         super().connection_lost(exc)
+        # uvicorn tells only the last one. Those before would write to a connection that is gone, and every
+        # such attempt would be a traceback in the log: anybody could fill the disk with them.
+        for cycle in self._cycles:
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+        self._cycles.clear()
 
     def _stop_head_timer(self) -> None:
         if self._head_timer is not None:
