@@ -8,7 +8,7 @@ import os
 import tarfile
 from typing import IO, Any, Final, cast
 
-from hive_core.backup.manifest import MANIFEST, BadArchive, Manifest
+from hive_core.backup.manifest import MANIFEST, BadArchive, Manifest, written
 from hive_core.backup.walk import Readable
 
 GZIP_LEVEL: Final = 5
@@ -18,7 +18,10 @@ PRIVATE_FILE: Final = 0o600
 
 
 class Writer:
-    """A tar on a stream that cannot go back. `close` writes the manifest, which names everything."""
+    """A tar on a stream that cannot go back. `close` writes the manifest, which names everything.
+
+    As a context it only sees to it that nothing more is written when something has failed.
+    """
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._tar = tarfile.open(  # noqa: SIM115 - closed by `close`, or left as it is on an error
@@ -28,13 +31,20 @@ class Writer:
         self.links: dict[str, str] = {}
         self.content_bytes = 0
 
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:  # tarfile would end the archive when it is forgotten
+            cast(Any, self._tar.fileobj).closed = True
+
     def add_directory(self, path: str, found: os.stat_result) -> None:
         self._tar.addfile(_member(path, tarfile.DIRTYPE, found))
 
     def add_link(self, path: str, target: str, found: os.stat_result) -> None:
         member = _member(path, tarfile.SYMTYPE, found)
         member.linkname = target
-        self.links[path] = target
+        self.links[written(path)] = written(target)
         self._tar.addfile(member)
 
     def add_file(self, path: str, content: Readable, size: int, found: os.stat_result) -> None:
@@ -52,8 +62,7 @@ class Writer:
     def close(self, manifest: Manifest) -> None:
         """Nothing follows."""
         whole = manifest.model_copy(update={"files": self.files, "links": self.links})
-        # In ASCII: names of files need not be text, and JSON can say so.
-        self.add_bytes(MANIFEST, whole.__pydantic_serializer__.to_json(whole, ensure_ascii=True))
+        self.add_bytes(MANIFEST, whole.model_dump_json().encode())
         self._tar.close()
 
     def _add(self, member: tarfile.TarInfo, content: Readable) -> None:
@@ -61,7 +70,7 @@ class Writer:
         self._tar.addfile(member, cast(IO[bytes], summed))
         self.content_bytes += member.size
         if member.name != MANIFEST:
-            self.files[member.name] = summed.sha256
+            self.files[written(member.name)] = summed.sha256
 
 
 class Summed:

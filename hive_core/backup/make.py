@@ -5,6 +5,7 @@ import contextlib
 import errno
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +30,7 @@ from hive_core.backup.walk import Omissions, everything, walk_part
 from hive_core.git.program import Git
 from hive_core.untrusted import delete_tree
 from hive_shared import __version__
-from hive_shared.errors import BadRequest, Conflict, HiveError, Unavailable
+from hive_shared.errors import BadRequest, Conflict, HiveError, NotFound, Unavailable
 from hive_shared.paths import HostPaths
 
 # Of the Claude Code CLI's directory: conversations and what the agent was taught. Everything else there may
@@ -37,6 +38,7 @@ from hive_shared.paths import HostPaths
 NOT_CREDENTIALS: Final = frozenset(
     {"projects", "todos", "plans", "tasks", "file-history", "skills", "commands", "agents", "CLAUDE.md"}
 )
+FULL_BYTES: Final = 2**20  # when git fails with less than this left, that is why
 PACK_MAX_BYTES: Final = "48m"  # git writes no file of more than 64 MiB here
 DIRECTORY_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -64,14 +66,19 @@ def backup(paths: HostPaths, file: Path, *, keys: seal.Keys | None = None, crede
     keys = keys or seal.Keys()
     file = _check(paths, file, keys, credentials)
     try:
-        with _work_directory(paths, file, keys) as work:
-            made = _Backup(paths, file, keys, credentials, work).run()
+        staging = paths.state_root / "staging"
+        # What shall be encrypted is plain only where it is plain anyway.
+        with _private_directory(staging) as near, _private_directory(file.parent) as beside:
+            work = near if keys else beside
+            made = _Backup(paths, file, keys, credentials, work, near).run()
             return replace(made, file_bytes=file.stat().st_size)
     except OSError as error:
         raise Unavailable(f"nothing was written to {file}: {_reason(error)}") from None
 
 
 def _check(paths: HostPaths, file: Path, keys: seal.Keys, credentials: bool) -> Path:
+    if not paths.database.is_file():
+        raise NotFound(f"there is no hive: {paths.database} does not exist; name the hive with --root")
     if credentials and not keys:
         seal.check(seal.Keys())  # first what is not there at all
         raise BadRequest(
@@ -92,12 +99,9 @@ def _check(paths: HostPaths, file: Path, keys: seal.Keys, credentials: bool) -> 
 
 
 @contextlib.contextmanager
-def _work_directory(paths: HostPaths, file: Path, keys: seal.Keys) -> Iterator[Path]:
-    """Private, and gone afterwards. What shall be encrypted is plain only where it is plain anyway."""
-    parent = file.parent
-    if keys:
-        parent = paths.state_root / "staging"
-        parent.mkdir(mode=0o700, exist_ok=True)
+def _private_directory(parent: Path) -> Iterator[Path]:
+    """A directory to work in, that is gone afterwards."""
+    parent.mkdir(mode=0o700, exist_ok=True)
     work = parent / f".backup-{secrets.token_hex(8)}"
     work.mkdir(mode=0o700)
     try:
@@ -132,12 +136,15 @@ def _fresh_file(file: Path) -> Iterator[IO[bytes]]:
 class _Backup:
     """One backup, while it is made."""
 
-    def __init__(self, paths: HostPaths, file: Path, keys: seal.Keys, credentials: bool, work: Path) -> None:
+    def __init__(
+        self, paths: HostPaths, file: Path, keys: seal.Keys, credentials: bool, work: Path, near: Path
+    ) -> None:
         self._paths = paths
         self._file = file
         self._keys = keys
         self._credentials = credentials
         self._work = work
+        self._near = near
         self._omissions = Omissions()
 
     def run(self) -> Made:
@@ -153,8 +160,8 @@ class _Backup:
             _fresh_file(self._file) as target,
             self._sealed(target) as sealed,
             compressing(sealed) as compressed,
+            Writer(compressed) as writer,
         ):
-            writer = Writer(compressed)
             self._write(writer, manifest, facts)
         return Made(
             file=self._file,
@@ -201,7 +208,7 @@ class _Backup:
         if not refs:
             return []
         git = Git(self._paths.applied(name) / ".git")
-        place = self._work / f"{name}-objects"
+        place = self._near / f"{name}-objects"  # git renames from the repository, so on the same disk
         place.mkdir(mode=0o700)
         wanted = "".join(f"{sha}\n" for sha in sorted(set(refs.values())))
         command = (
@@ -214,6 +221,8 @@ class _Backup:
         try:
             asyncio.run(git.run(*command, given=wanted.encode()))
         except (HiveError, OSError) as error:
+            if shutil.disk_usage(self._near).free < FULL_BYTES:
+                raise OSError(errno.ENOSPC, "No space left on device") from error
             if git.directory.is_dir():
                 raise
             raise Unavailable(f"agent {name} was purged while it was backed up; start again") from error

@@ -1,5 +1,6 @@
 """What an archive says of itself, and which names may be in one."""
 
+import json
 import re
 from typing import Final, Literal
 
@@ -82,6 +83,15 @@ def read_manifest(data: bytes) -> Manifest:
         if not all(_PACK.fullmatch(pack) for pack in repository.packs):
             raise BadArchive(f"repository {name}: a pack has a name that no hive writes")
     return manifest
+
+
+def written(name: str) -> str:
+    """A name as the manifest has it: names of files need not be text, and no two become the same."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(name)[1:-1]
+    return json.dumps(name)[1:-1] if "\\" in name else name
 
 
 def is_ref_of_ours(name: str) -> bool:

@@ -35,6 +35,7 @@ from hive_core.backup.manifest import (
     is_of_agents,
     read_manifest,
     stays_inside,
+    written,
 )
 from hive_core.backup.moment import integrity_problems
 from hive_core.config_repo import ConfigRepo
@@ -50,6 +51,7 @@ from hive_shared.paths import HostPaths
 
 MEMBERS_MAX: Final = 20_000_000
 CHUNK_BYTES: Final = 2**18
+PADDING_MAX_BYTES: Final = 2**20  # after the last member; tar fills up to 10 KiB
 PRIVATE: Final = 0o700
 READABLE: Final = 0o755
 
@@ -161,6 +163,9 @@ def _unpack(source: IO[bytes], keys: seal.Keys, work: Path) -> Manifest:
                 raise BadArchive("more is in the archive than its manifest could tell; nothing was restored")
             _take(tar, member, work, out)
             cast(Any, tar).members = []  # it would remember every one
+        # To the very end, where the sums of gzip and of the encryption are.
+        if len(stream.read(PADDING_MAX_BYTES + 1)) > PADDING_MAX_BYTES:
+            raise BadArchive("something follows the archive; nothing was restored")
     if out.manifest is None:
         raise BadArchive("the archive has no manifest: it is no backup of a hive, or not whole")
     _compare(out, out.manifest)
@@ -215,12 +220,13 @@ def _take_file(tar: tarfile.TarFile, member: tarfile.TarInfo, place: Path, out: 
 
 
 def _compare(out: _Unpacked, manifest: Manifest) -> None:
-    for name in manifest.files.keys() | out.sums.keys():
-        if manifest.files.get(name) != out.sums.get(name):
+    sums = {written(name): summed for name, summed in out.sums.items()}
+    for name in manifest.files.keys() | sums.keys():
+        if manifest.files.get(name) != sums.get(name):
             raise BadArchive(
                 f"{name[:120]!r} is not what was backed up: its sum differs; nothing was restored"
             )
-    if manifest.links != out.links:
+    if manifest.links != {written(name): written(target) for name, target in out.links.items()}:
         raise BadArchive("the links are not those that were backed up; nothing was restored")
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final, Protocol
 
-from hive_core.backup.manifest import SKIPPED_SHOWN, Skipped, stays_inside
+from hive_core.backup.manifest import SKIPPED_SHOWN, Skipped, stays_inside, written
 from hive_core.untrusted import mount_of
 
 DEPTH_MAX: Final = 128  # directories in each other: one descriptor is open for each
@@ -69,7 +69,7 @@ class Omissions:
         self.count += 1
         self._of[part] += 1
         if self._of[part] <= SKIPPED_SHOWN:
-            self.shown.append(Skipped(path=path, why=why[:300]))
+            self.shown.append(Skipped(path=written(path), why=written(why[:300])))
 
 
 @dataclass(frozen=True)
