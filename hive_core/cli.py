@@ -606,18 +606,34 @@ def logout_all(hive: Hive) -> None:
 
 
 @_command("doctor", _DAEMON)
-def doctor(hive: Hive) -> None:
+def doctor(
+    hive: Hive,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also whether everything that the hive keeps belongs together.")
+    ] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="With --deep: repair what nothing can be lost by.")
+    ] = False,
+) -> None:
     """Say what this machine has and lacks, and how to get it.
 
-    Exits with 1 if something that a hive needs is missing.
+    Exits with 1 if something that a hive needs is missing, or something is broken.
     """
     from hive_core import doctor as diagnosis
 
+    if repair and not deep:
+        raise UsageProblem("--repair goes with --deep")
     found = diagnosis.examine(_machine(hive))
+    if deep:
+        from hive_core import invariants
+
+        found += invariants.examine(hive.target.paths, repair=repair)
     if hive.json:
         cli_output.put_json(diagnosis.as_json(found))
     else:
         cli_output.findings(found)
+    if any(finding.verdict is diagnosis.Verdict.BROKEN for finding in found):
+        raise Failed("something is broken; the lines marked `broken` say what to do")
     if not diagnosis.is_fit(found):
         raise Failed("something that a hive needs is missing; the lines marked `missing` say how to get it")
 

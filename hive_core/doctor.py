@@ -33,11 +33,16 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 
 class Verdict(StrEnum):
-    """`missing` is something the hive needs; `optional` would add something and is not there."""
+    """`missing` is something the hive needs; `optional` would add something and is not there.
+
+    `broken` is something that must be true and is not; `repaired` was.
+    """
 
     OK = "ok"
     MISSING = "missing"
     OPTIONAL = "optional"
+    BROKEN = "broken"
+    REPAIRED = "repaired"
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,7 @@ def examine(machine: Machine) -> list[Finding]:
 
 def is_fit(findings: Iterable[Finding]) -> bool:
     """Whether a hive can run here."""
-    return all(finding.verdict is not Verdict.MISSING for finding in findings)
+    return not {Verdict.MISSING, Verdict.BROKEN} & {finding.verdict for finding in findings}
 
 
 def as_json(findings: Sequence[Finding]) -> dict[str, Any]:

@@ -22,6 +22,24 @@ def locked(paths: HostPaths) -> Iterator[None]:
         yield
 
 
+def is_held(paths: HostPaths) -> bool:
+    """Whether somebody holds them now; nothing is made or changed to find out."""
+    for lock in lock_files(paths):
+        try:
+            descriptor = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        except PermissionError:
+            return True  # of another user: it is not ours to say
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+    return False
+
+
 def lock_files(paths: HostPaths) -> tuple[Path, Path]:
     """What is held: one where the sockets are, one with what is kept."""
     return paths.lock_file, paths.state_root / paths.lock_file.name

@@ -153,7 +153,7 @@ def test_a_directory_that_becomes_a_link_while_it_is_entered(
     thread = threading.Thread(target=exchange)
     thread.start()
     try:
-        for number in range(15):
+        for number in range(8):
             make.backup(hive, file.with_name(f"file{number}"))
             assert SECRET not in plain_bytes(file.with_name(f"file{number}"))
     finally:
