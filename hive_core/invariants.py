@@ -11,6 +11,7 @@ import json
 import os
 import sqlite3
 import stat
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ from hive_shared.paths import HostPaths
 
 NIXOS_CONTAINERS: Final = Path("/etc/nixos-containers")
 SHOWN: Final = 5  # of one kind
+AGAIN_SECONDS: Final = 1.0
 _BACKUP = "`hive-c0re restore` of a backup into an empty place brings it back"
 
 Repair = Callable[[], None]
@@ -61,17 +63,26 @@ class Report:
 def examine(paths: HostPaths, *, repair: bool = False) -> list[Finding]:
     """Every finding; with `repair`, those that were repaired say so. Raises nothing for what it finds."""
     daemon = is_held(paths)
-    report = Report()
-    try:
-        _Examination(paths, report, daemon=daemon).run()
-    except (OSError, HiveError, sqlite3.Error) as error:
-        report.broken("examination", f"it ended early: {error}", "run it as the daemon's user")
+    report = _look(paths, daemon=daemon)
+    if daemon and any(finding.verdict is Verdict.BROKEN for finding in report.findings):
+        # Files and database are read one after the other: what a daemon changes meanwhile looks broken.
+        time.sleep(AGAIN_SECONDS)
+        report = _look(paths, daemon=daemon)
     if repair and report.repairs:
         with contextlib.ExitStack() as stack:
             if not daemon:
                 daemon = not _keep_daemons_off(paths, stack)
             _repair(report, daemon=daemon)
     return report.findings
+
+
+def _look(paths: HostPaths, *, daemon: bool) -> Report:
+    report = Report()
+    try:
+        _Examination(paths, report, daemon=daemon).run()
+    except (OSError, HiveError, sqlite3.Error) as error:
+        report.broken("examination", f"it ended early: {error}", "run it as the daemon's user")
+    return report
 
 
 def _keep_daemons_off(paths: HostPaths, stack: contextlib.ExitStack) -> bool:
