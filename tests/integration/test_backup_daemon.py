@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from hive_shared.names import MANAGER
 from hive_shared.wire import ApprovalStatus
 from tests.support import proposing
 from tests.support.backup_hive import query
-from tests.support.hive import DEFAULTS, Hive, eventually, running_hive
+from tests.support.hive import DEFAULTS, Hive, eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -34,6 +35,16 @@ async def hive_c0re(hive: Hive, *arguments: str) -> str:
     printed, _ = await process.communicate()
     assert process.returncode == 0, printed.decode()
     return printed.decode()
+
+
+@contextlib.asynccontextmanager
+async def started(hive: Hive) -> AsyncIterator[Hive]:
+    """Killed afterwards: an ordered end is tested elsewhere."""
+    try:
+        await hive.start()
+        yield hive
+    finally:
+        await hive.kill()
 
 
 async def submitted(hive: Hive, text: str) -> wire.ApprovalView:
@@ -92,7 +103,7 @@ async def test_backed_up_under_traffic_killed_and_restored(tmp_path: Path) -> No
         main,
     )
 
-    async with running_hive(second.root) as hive:
+    async with started(second) as hive:
         for name in ("alice", MANAGER):
             await eventually(lambda name=name: hive.is_idle(name), f"{name} is idle")
         approvals = {a.id: a for a in (await hive.call(wire.Pending(all=True))).approvals}
