@@ -40,6 +40,13 @@ def tell(value):
     print("FOUND " + json.dumps(value), flush=True)
 """
 
+# What ends at once might end before it counts as started.
+STAY = """
+import signal, time
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+time.sleep(600)
+"""
+
 
 @dataclass
 class Cell:
@@ -52,7 +59,7 @@ class Cell:
 
     async def found(self, code: str, agent: str = "alice") -> Any:
         spec = self.planner(self.registry.require(agent))
-        spec = replace(spec, command=[sys.executable, "-P", "-c", PRELUDE + code])
+        spec = replace(spec, command=[sys.executable, "-P", "-c", PRELUDE + code + STAY])
         await self.runtime.create(spec)
         await self.runtime.start(agent)
         before: list[str] = []

@@ -197,8 +197,9 @@ async def _build(tmp_path: Path, assets: Path, given: Mapping[str, Any]) -> WebH
     runtime, config, paths = NoContainers(), ConfigRepo(settings.paths), settings.paths
     builds = Builds(paths, runtime, config, feed, parallel=2, timeout_seconds=60)
     lifecycle = Lifecycle(
-        settings, registry, broker, approvals, roster, runtime, NoSockets(), _plan(tmp_path), config, builds
-    )
+        settings, registry, broker, approvals, roster, runtime, NoSockets(), _plan(tmp_path), config, builds,
+        come_up_seconds=0.0,  # there is no harness that would report
+    )  # fmt: skip
     await lifecycle.prepare()
     proposals = Proposals(paths, registry, approvals, config, risk_flags)
     deployer = Deployer(paths, registry, approvals, proposals, lifecycle, builds, lambda name: None)
