@@ -113,19 +113,7 @@ async def attempt(
     pass_fds: Sequence[int] = (),
 ) -> Finished:
     """As `run`, and a failing exit code is a result."""
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env=_environment(environment),
-            cwd=directory,
-            pass_fds=tuple(pass_fds),
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise CommandFailed(f"{command[0]}: cannot be run: {error.strerror}") from None
+    process = await _start(command, environment, directory, pass_fds)
     try:
         async with asyncio.timeout(timeout_seconds):
             output = await _read(process.stdout)
@@ -176,18 +164,7 @@ async def printing(
 
     Raises `CommandFailed` if it cannot be run at all.
     """
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env=_environment(environment),
-            cwd=directory,
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise CommandFailed(f"{command[0]}: cannot be run: {error.strerror}") from None
+    process = await _start(command, environment, directory)
     try:
         yield Printing(command, process)
     finally:
@@ -243,6 +220,28 @@ def begin(command: Sequence[str]) -> None:
     silent = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (0, 1, 2)]
     with contextlib.suppress(OSError):
         os.posix_spawnp(command[0], list(command), _environment(None), file_actions=silent, setsid=True)
+
+
+async def _start(
+    command: Sequence[str],
+    environment: Mapping[str, str] | None,
+    directory: Path | None,
+    pass_fds: Sequence[int] = (),
+) -> asyncio.subprocess.Process:
+    """In a process group of its own, with nothing to read, and both its outputs in one."""
+    try:
+        return await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env=_environment(environment),
+            cwd=directory,
+            pass_fds=tuple(pass_fds),
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise CommandFailed(f"{command[0]}: cannot be run: {error.strerror}") from None
 
 
 def _pieces(line: bytes) -> list[bytes]:

@@ -13,7 +13,7 @@ from hive_shared import wire
 from hive_shared.errors import HiveError
 from hive_shared.wire import AgentState, ApprovalStatus
 from tests.integration.test_runtime import QUICK, is_in
-from tests.integration.test_runtime_local import none_left, processes_with
+from tests.support.container_bench import none_left, processes_with
 from tests.support.hive import Hive, eventually, running_hive
 
 STEPS = [

@@ -17,6 +17,7 @@ from hive_core.containers.cgroups import CgroupLimiter, ProcessLimiter, find_lim
 from hive_core.containers.local import LocalRuntime, StartFailed
 from hive_shared.paths import HostPaths
 from tests.conftest import need
+from tests.support.container_bench import none_left, processes_with
 
 WAIT_SECONDS = 60.0  # guards against hanging
 
@@ -103,27 +104,6 @@ async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         yield made
     finally:
         await made.runtime.close()
-
-
-def processes_with(marker: str) -> list[int]:
-    """Processes of this machine that have `marker` in their arguments or environment."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            try:
-                text = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
-            except OSError:
-                continue
-            if marker.encode() in text:
-                found.append(int(entry.name))
-    return found
-
-
-async def none_left(marker: str) -> None:
-    """Returns once no process has the marker: what was killed needs a moment to vanish."""
-    async with asyncio.timeout(WAIT_SECONDS):
-        while processes_with(marker):
-            await asyncio.sleep(0.02)
 
 
 async def test_it_runs_the_command_and_says_so(bench: Bench) -> None:
