@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
+from hive_core.activity import Activity
 from hive_core.approvals import FINISHED, Approvals
 from hive_core.audit import Audit
 from hive_core.authority import Operation, authorize
@@ -26,6 +27,7 @@ from hive_core.feed import Feed
 from hive_core.floods import Floods
 from hive_core.lifecycle import Lifecycle
 from hive_core.loop_breaker import LoopBreaker, stopped_by
+from hive_core.message_search import Found, match_of
 from hive_core.prepared import is_prepared
 from hive_core.principals import Kind, Principal
 from hive_core.proposals import Proposals
@@ -46,6 +48,7 @@ T = TypeVar("T")
 INBOX_SHOWN = 50
 MESSAGES_SHOWN = 200
 RESOLVED_SHOWN = 20
+ACTIVITY_SHOWN = 50
 REFUSALS_RECORDED_PER_HOUR = 200  # of one principal
 FOLLOW_QUEUE = 2000  # messages a follower may be behind
 SAME_ALARM_SECONDS = 600.0  # a lost login is told once in that time, however often it happens
@@ -115,6 +118,7 @@ class Actions:
             changed=parts.roster.changed,
         )
         self._floods = Floods(parts.broker, parts.questions)
+        self._activity = Activity(parts.audit, parts.feed)
         self._work = TaskSet("actions")
         self._obeying: dict[int, asyncio.Task[wire.AgentDone]] = {}
         self._alarms: dict[tuple[str, str], float] = {}
@@ -131,6 +135,8 @@ class Actions:
         self.approvals.subscribe(self._approval_changed)
         self.questions.subscribe(self._question_changed)
         self.broker.subscribe(self._message_sent)
+        await self._activity.open()
+        self._work.start(self._activity.run(), name="activity")
         await self._floods.open()
         await self._loops.open()
 
@@ -433,6 +439,18 @@ class Actions:
         authorize(who, Operation.READ_MESSAGES)
         return await self.broker.recent(limit, before)
 
+    async def search_messages(
+        self, who: Principal, text: str, agent: str | None, limit: int, before: int | None = None
+    ) -> Found:
+        """Messages of the whole history with all words of `text`, from or to `agent`; see `MessageSearch`."""
+        authorize(who, Operation.READ_MESSAGES)
+        return await self.broker.search.find(match_of(text, agent), limit, before)
+
+    async def activity(self, who: Principal, limit: int, before: int | None = None) -> list[wire.AuditEntry]:
+        """What was done lately and by whom, newest last; only what is older than `before`."""
+        authorize(who, Operation.READ_DASHBOARD)
+        return await self._activity.recent(limit, before)
+
     async def follow_messages(self, who: Principal, limit: int) -> AsyncIterator[wire.Message]:
         """The last `limit` messages, then every new one, until the reader leaves."""
         authorize(who, Operation.READ_MESSAGES)
@@ -473,6 +491,7 @@ class Actions:
         questions = await self.open_questions(who)
         inbox = await self.inbox(who)
         messages = await self.messages(who, MESSAGES_SHOWN)
+        activity = await self.activity(who, ACTIVITY_SHOWN)
         return {
             "position": position,
             "hive": _plain(self._status()),
@@ -482,6 +501,7 @@ class Actions:
             "questions": _plain_list(questions),
             "inbox": _plain_list(inbox),
             "messages": _plain_list(messages),
+            "activity": _plain_list(activity),
         }
 
     def publish_status(self) -> None:

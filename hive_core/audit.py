@@ -1,8 +1,9 @@
 """Who did what, when, and how it ended: a table that only grows (SPEC section 5)."""
 
+from collections.abc import Callable
 from typing import Final
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import ColumnElement, Connection, insert, select
 
 from hive_core.clock import Clock, time_ms
 from hive_core.principals import Principal
@@ -34,6 +35,9 @@ class Audit:
         self._store = store
         self._host = host
         self._clock = clock
+        self.on_entry: Callable[[str], None] = lambda action: (
+            None
+        )  # in the writer's thread, not committed yet
 
     async def record(
         self, principal: Principal, action: str, subject: str, outcome: str, detail: str = ""
@@ -65,9 +69,24 @@ class Audit:
                 "detail": PATTERNS.clean_text(detail)[:TEXT_MAX_CHARACTERS],
             },
         )
+        self.on_entry(action)
+
+    async def settled(self) -> None:
+        """Returns once every entry inserted so far is committed, or undone with its transaction."""
+        await self._store.write(lambda connection: None, durable=False)
 
     async def recent(self, limit: int) -> list[AuditEntry]:
         """The newest `limit` entries, oldest first."""
-        newest = select(*_ENTRY).order_by(schema.audit.c.id.desc()).limit(limit)
-        rows = await self._store.read(lambda connection: connection.execute(newest).all())
-        return [AuditEntry.model_validate(row._mapping) for row in reversed(rows)]
+        return await self.matching(None, limit)
+
+    async def matching(
+        self, condition: ColumnElement[bool] | None, limit: int, *, newest: bool = True
+    ) -> list[AuditEntry]:
+        """The newest (or the oldest) `limit` entries of which `condition` holds, oldest first."""
+        number = schema.audit.c.id
+        query = select(*_ENTRY).order_by(number.desc() if newest else number).limit(limit)
+        if condition is not None:
+            query = query.where(condition)
+        rows = await self._store.read(lambda connection: connection.execute(query).all())
+        found = [AuditEntry.model_validate(row._mapping) for row in rows]
+        return found[::-1] if newest else found

@@ -19,6 +19,7 @@ from sqlalchemy import Connection
 from hive_core.audit import Audit
 from hive_core.clock import Clock, time_ms
 from hive_core.inbox import Claim, Inbox, TokenBucket
+from hive_core.message_search import MessageSearch
 from hive_core.principals import Kind, Principal
 from hive_core.registry import Registry
 from hive_core.send_rules import SendRules
@@ -117,6 +118,7 @@ class Broker:
         self.limits = limits or BrokerLimits()
         self.rules = rules or SendRules()
         self._store = store
+        self.search = MessageSearch(store)
         self._registry = registry
         self._audit = audit
         self._clock = clock

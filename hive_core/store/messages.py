@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Executable,
     bindparam,
@@ -16,6 +17,7 @@ from sqlalchemy import (
     func,
     insert,
     literal_column,
+    or_,
     select,
     update,
 )
@@ -76,7 +78,19 @@ _OF_KEY: Final = (
     .order_by(table.c.id)
 )
 _PARTIES: Final = select(table.c.sender, table.c.recipient).where(table.c.id == bindparam("this"))
+_OLDEST: Final = tuple(  # in two, so that each has an index
+    select(table.c.sent_at_ms).where(_TO, _IS_OPEN, held).order_by(table.c.id).limit(1)
+    for held in (table.c.lease.is_(None), table.c.lease.is_not(None))
+)
 _TO_OPERATOR: Final = table.c.recipient == literal_column(f"'{OPERATOR}'")  # a literal, as in its index
+
+
+@dataclass(frozen=True)
+class Match:
+    """Which messages are looked for: all of the words in the body; from or to the agent."""
+
+    words: tuple[str, ...] = ()
+    agent: str | None = None
 
 
 @dataclass(frozen=True)
@@ -170,6 +184,12 @@ def ids_of_key(connection: Connection, sender: str, key: str) -> list[int]:
     return _ids(connection, _OF_KEY, {"from": sender, "with": key})
 
 
+def oldest_unacked_ms(connection: Connection, recipient: str) -> int | None:
+    """When the oldest message that `recipient` has not acked was sent; None if there is none."""
+    found = [connection.execute(query, {"to": recipient}).scalar() for query in _OLDEST]
+    return min((sent_at_ms for sent_at_ms in found if sent_at_ms is not None), default=None)
+
+
 def parties(connection: Connection, number: int) -> tuple[str, str] | None:
     """Sender and recipient of a message; None if there is none of that id."""
     row = connection.execute(_PARTIES, {"this": number}).one_or_none()
@@ -187,6 +207,27 @@ def newest(
         query = query.where(_TO_OPERATOR)
     rows = connection.execute(query).all()
     return [_message(row).model_copy(update={"redelivered": False}) for row in reversed(rows)]
+
+
+def next_id(connection: Connection) -> int:
+    """One more than the newest message's."""
+    return cast(int, connection.execute(select(func.coalesce(func.max(table.c.id), 0))).scalar_one()) + 1
+
+
+def matching(connection: Connection, match: Match, start: int, end: int, limit: int) -> list[Message]:
+    """The newest `limit` that match, of the ids from `start` up to and without `end`; oldest first."""
+    query = select(*_SEEN).where(table.c.id >= start, table.c.id < end)
+    if match.agent is not None:
+        query = query.where(or_(table.c.sender == match.agent, table.c.recipient == match.agent))
+    query = query.where(*map(_has_word, match.words)).order_by(table.c.id.desc()).limit(limit)
+    rows = connection.execute(query).all()
+    return [_message(row).model_copy(update={"redelivered": False}) for row in reversed(rows)]
+
+
+def _has_word(word: str) -> ColumnElement[bool]:
+    """The database folds the case of ASCII only; of other letters, the usual ways to write a word."""
+    ways = {word} if word.isascii() else {word, word.lower(), word.upper(), word.capitalize()}
+    return or_(*(table.c.body.icontains(way, autoescape=True) for way in sorted(ways)))
 
 
 def delete_acked_before(connection: Connection, oldest_ms: int, limit: int) -> int:

@@ -13,6 +13,7 @@ from hive_core.principals import Principal
 from hive_core.web import approvals
 from hive_core.web.approvals import Id
 from hive_core.web.forms import AnswerForm, PurgeForm, SendForm, form
+from hive_core.web.log_tail import LogTail, following
 from hive_core.web.operator import CurrentSession, Operator
 from hive_core.web.refusals import done, encoded, json_response
 from hive_core.web.sessions import Session, Sessions
@@ -21,6 +22,8 @@ from hive_shared.errors import BadRequest
 from hive_shared.wire import AgentDone, Send
 
 BODIES_MAX_CHARACTERS = 2 * 1024 * 1024
+SEARCH_MAX_CHARACTERS = 200
+LOG_LINES = 400  # of an agent's log, before the new ones
 Problems = Callable[[], Mapping[str, str]]
 SessionId = Annotated[str, PathPart(min_length=1, max_length=64)]
 
@@ -49,10 +52,16 @@ def _add_reading(
         return json_response(snapshot)
 
     @router.get("/messages/stream")
-    async def stream(request: Request, session: CurrentSession) -> Response:
+    async def stream(
+        request: Request,
+        session: CurrentSession,
+        who: Operator,
+        log: Annotated[str | None, Query(min_length=1, max_length=64)] = None,
+    ) -> Response:
         place = streams.take(session.id)
         position = request.headers.get("last-event-id")
-        source = feed_frames(actions, position, port_problems)
+        tail = None if log is None else LogTail(log, lambda: actions.follow_logs(who, log, LOG_LINES))
+        source = feed_frames(actions, position, port_problems, tail)
         return EventStream(source, place, keeper(sessions, session))
 
     @router.get("/api/logs/{name}")
@@ -67,6 +76,30 @@ def _add_reading(
     ) -> Response:
         found = await actions.messages(who, limit, before)
         return json_response({"messages": newest_that_fit([dict(message) for message in found])})
+
+    @router.get("/api/messages/search")
+    async def search(
+        who: Operator,
+        q: Annotated[str, Query(max_length=SEARCH_MAX_CHARACTERS)] = "",
+        agent: Annotated[str | None, Query(min_length=1, max_length=64)] = None,
+        before: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
+        limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    ) -> Response:
+        found = await actions.search_messages(who, q, agent, limit, before)
+        fitting = newest_that_fit([dict(message) for message in found.messages])
+        whole = len(fitting) == len(found.messages)
+        return json_response(
+            {"messages": fitting, "looked_to": found.looked_to if whole else fitting[0]["id"]}
+        )
+
+    @router.get("/api/activity")
+    async def activity(
+        who: Operator,
+        before: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
+        limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    ) -> Response:
+        found = await actions.activity(who, limit, before)
+        return json_response({"activity": [entry.model_dump(mode="json") for entry in found]})
 
 
 def _add_lifecycle(router: APIRouter, actions: Actions) -> None:
@@ -143,9 +176,12 @@ def keeper(sessions: Sessions, session: Session) -> Callable[[], Awaitable[bool]
 
 
 async def feed_frames(
-    actions: Actions, position: str | None, port_problems: Problems
+    actions: Actions, position: str | None, port_problems: Problems, tail: LogTail | None = None
 ) -> AsyncGenerator[bytes, None]:
-    """The feed after `position`; `reset` first if the feed does not reach back that far."""
+    """The feed after `position`; `reset` first if the feed does not reach back that far.
+
+    With `tail`, an agent's log comes in between: one page has one stream, whatever it shows.
+    """
     feed = actions.feed
     reset = b""
     subscription = feed.resume(position)
@@ -155,8 +191,12 @@ async def feed_frames(
     with subscription:
         if reset:
             yield reset
-        async for event in subscription:
-            yield _frame_of(event, port_problems())
+        async with following(tail, subscription):
+            async for event in subscription:
+                if tail is not None and event is tail.NEWS:
+                    yield frame("log", encoded(tail.take()).decode())
+                else:
+                    yield _frame_of(event, port_problems())
 
 
 def _frame_of(event: FeedEvent, problems: Mapping[str, str]) -> bytes:

@@ -247,6 +247,8 @@ WEB = [
     Route("GET", "/messages/stream", part(nothing)),
     Route("GET", "/api/logs/{name}", ALICE),
     Route("GET", "/api/messages", part(nothing)),
+    Route("GET", "/api/messages/search", part(nothing)),
+    Route("GET", "/api/activity", part(nothing)),
     Route("GET", "/api/approvals/{approval_id}/diff", part(waiting_commit, "approval_id")),
     Route("GET", "/api/approvals/{approval_id}/log", part(deployed_commit, "approval_id")),
     Route("GET", "/api/agents/{name}/history", ALICE),

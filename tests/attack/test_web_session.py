@@ -42,6 +42,8 @@ READS = [
     "/api/state",
     "/api/logs/alice",
     "/api/messages",
+    "/api/messages/search",
+    "/api/activity",
     "/api/sessions",
     "/messages/stream",
     "/agents/alice/api/agent",

@@ -1,0 +1,97 @@
+"""What was done lately, and by whom: the part of the audit that dashboards show, live (SPEC section 11).
+
+Entries are written inside the transactions of what they tell of. Dashboards hear of one when it
+is committed, and never of one that was undone.
+"""
+
+import asyncio
+import logging
+from typing import Final
+
+from sqlalchemy import ColumnElement, and_, func, or_, select
+
+from hive_core.audit import Audit
+from hive_core.feed import Feed
+from hive_core.store import schema
+from hive_shared.errors import HiveError
+from hive_shared.names import OPERATOR
+from hive_shared.wire import AuditEntry
+
+log = logging.getLogger(__name__)
+
+SHOWN: Final = frozenset({
+    "start", "kill", "restart", "rebuild", "update", "destroy", "purge", "crash",
+    "request_spawn", "request_apply_commit", "rollback", "approve", "deny", "deployed", "failed",
+    "answer", "cancel_question", "expire_question", "pause", "end_pause",
+    "login", "logout", "end_session", "logout_all",
+    "page api/cancel", "page api/compact", "page api/new-session", "page api/model",
+    "page login/start", "page login/code", "page login/cancel", "page send",
+})  # fmt: skip
+LOOKED_BACK: Final = 5000  # entries; agents write to each other all day, which is audited too
+TOLD_AT_ONCE: Final = 100
+
+_audit = schema.audit
+
+
+class Activity:
+    """Reads the audit for the dashboard, and tells the feed what is new: `run` until cancelled."""
+
+    def __init__(self, audit: Audit, feed: Feed) -> None:
+        self._audit = audit
+        self._feed = feed
+        self._news = asyncio.Event()
+        self._told = 0
+
+    async def open(self) -> None:
+        """From now on, new entries are told once `run` runs."""
+        newest = await self._audit.matching(None, 1)
+        self._told = newest[-1].id if newest else 0
+        loop = asyncio.get_running_loop()
+
+        def written(action: str) -> None:
+            if is_shown(action) and not loop.is_closed():
+                loop.call_soon_threadsafe(self._news.set)
+
+        self._audit.on_entry = written
+
+    async def run(self) -> None:
+        """Publish every shown entry as an event `activity`, in the order of the audit."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            try:
+                await self._audit.settled()
+                await self._tell()
+            except HiveError as error:
+                log.warning("what was done lately cannot be shown: %s", error.message)
+
+    async def recent(self, limit: int, before: int | None = None) -> list[AuditEntry]:
+        """The newest `limit` shown entries (with ids below `before`), oldest first."""
+        newest = select(func.max(_audit.c.id)).scalar_subquery()
+        top = newest if before is None else before
+        wanted = [_is_worth_showing(), _audit.c.id > top - LOOKED_BACK]
+        if before is not None:
+            wanted.append(_audit.c.id < before)
+        return await self._audit.matching(and_(*wanted), limit)
+
+    async def _tell(self) -> None:
+        while True:
+            is_new = and_(_is_worth_showing(), _audit.c.id > self._told)
+            fresh = await self._audit.matching(is_new, TOLD_AT_ONCE, newest=False)
+            for entry in fresh:
+                self._told = entry.id
+                self._feed.publish("activity", entry.model_dump(mode="json"))
+            if len(fresh) < TOLD_AT_ONCE:
+                return
+
+
+def is_shown(action: str) -> bool:
+    """Whether entries of that action are for the dashboard; of messages, only the operator's are."""
+    return action in SHOWN or action == "send"
+
+
+def _is_worth_showing() -> ColumnElement[bool]:
+    """What an agent says, and what it was refused, would push away what people did."""
+    by_operator = _audit.c.principal.startswith(OPERATOR)
+    done = _audit.c.action.in_(SHOWN) & ~_audit.c.outcome.startswith("refused")
+    return or_(done, by_operator & or_(_audit.c.action.in_(SHOWN), _audit.c.action == "send"))
