@@ -101,7 +101,7 @@ class OwnProxy:
             line.partition(":")[2].strip() for line in kept if line.lower().startswith("x-forwarded-for:")
         ]
         kept = [line for line in kept if not line.lower().startswith("x-forwarded-for:")]
-        hops = ", ".join([*written, writer.get_extra_info("peername")[0]])
+        hops = ", ".join([*written, _address(writer)])
         return [*kept, f"X-Forwarded-For: {hops}", f"X-Forwarded-Proto: {'https' if self.tls else 'http'}"]
 
 
@@ -192,3 +192,11 @@ async def _answers(port: int) -> bool:
         return False
     writer.close()
     return True
+
+
+def _address(client: asyncio.StreamWriter) -> str:
+    """The client's address; a browser that left while it was served has none any more."""
+    peer = client.get_extra_info("peername")
+    if peer is None:
+        raise ConnectionResetError("the client left before its request was passed on")
+    return str(peer[0])
