@@ -11,9 +11,10 @@ LOCKS := .ci/locks
 RUN_STAMP := $(VENV)/.installed-run
 DEV_STAMP := $(VENV)/.installed-dev
 CLAUDE := .claude-cli/claude
+JS_STAMP := tests/js/node_modules/.installed
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 
-.PHONY: up test claude lint lock clean help
+.PHONY: up test claude js lint lock clean help
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/'
@@ -25,6 +26,8 @@ test: $(DEV_STAMP) ## the whole test suite; what this machine cannot run is skip
 	@$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
 claude: $(CLAUDE) ## optional: install the Claude Code CLI from npm under this directory
+
+js: $(JS_STAMP) ## optional: install what checks the pages' JavaScript from npm; `make test` then does
 
 lint: $(DEV_STAMP) ## ruff and strict types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
@@ -56,14 +59,21 @@ $(CLAUDE): $(LOCKS)/claude/package-lock.json
 	@cd .claude-cli && ln -sf $$(ls -d node_modules/@anthropic-ai/claude-code-*/claude | head -1) claude
 	@touch $(CLAUDE) && $(CLAUDE) --version
 
+$(JS_STAMP): tests/js/package.json tests/js/package-lock.json
+	@command -v npm >/dev/null || { echo "the checks of the pages come from npm: install nodejs and npm first" >&2; exit 1; }
+	@echo "installing TypeScript, axe-core and linkedom from npm (about 40 MB)"
+	@cd tests/js && npm ci --silent --ignore-scripts --no-audit --no-fund
+	@touch $@
+
 lock: $(DEV_STAMP) ## renew the lock files (needs the package indexes; review the difference)
 	@$(PIP) install pip-tools
 	@cd $(LOCKS) && for set in run dev; do \
 	  ../../$(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras \
 	    --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header --no-annotate \
 	    $$(test $$set = dev && echo --extra dev) --output-file $$set.txt ../../pyproject.toml build.in; done
-	@cd $(LOCKS)/claude && npm install --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved
+	@for set in $(LOCKS)/claude tests/js; do \
+	  (cd $$set && npm install --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved) || exit 1; done
 	@$(BIN)/python nix/python/update.py
 
 clean: ## remove what make installed; the hive's state in .hive stays
-	@rm -rf $(VENV) .claude-cli
+	@rm -rf $(VENV) .claude-cli tests/js/node_modules

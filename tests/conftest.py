@@ -48,6 +48,17 @@ def claude_cli() -> Path:
 
 
 @pytest.fixture(scope="session")
+def node_modules() -> Path:
+    """What `make js` installed: typescript, axe-core, linkedom. Node itself is on PATH then, too."""
+    path = PROJECT / "tests" / "js" / "node_modules"
+    need(shutil.which("node"), "Node is not installed; install the package `nodejs`")
+    need(
+        (path / ".installed").exists(), "the checks of the pages' JavaScript are not installed; run `make js`"
+    )
+    return path
+
+
+@pytest.fixture(scope="session")
 def chromium() -> str:
     path = os.environ.get("HIVE_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     need(path, "no Chromium found; install the package `chromium` or set HIVE_CHROMIUM")

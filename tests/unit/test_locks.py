@@ -190,13 +190,17 @@ def test_everything_is_installed_with_its_hashes_checked() -> None:
                 assert "--only-binary :all:" in line, f"{file}: {line}"
 
 
-# --- Claude Code, and the inputs of the flake ---
+# --- Claude Code, the checks of the pages, and the inputs of the flake ---
 
 
-def test_the_claude_code_cli_is_pinned_with_its_hashes() -> None:
-    wanted = json.loads((LOCKS / "claude" / "package.json").read_text())["dependencies"]
-    packages = json.loads((LOCKS / "claude" / "package-lock.json").read_text())["packages"]
+@pytest.mark.parametrize(
+    ("place", "kind"), [(LOCKS / "claude", "dependencies"), (PROJECT / "tests" / "js", "devDependencies")]
+)
+def test_what_comes_from_npm_is_pinned_with_its_hashes(place: Path, kind: str) -> None:
+    wanted = json.loads((place / "package.json").read_text())[kind]
+    packages = json.loads((place / "package-lock.json").read_text())["packages"]
 
+    assert wanted
     assert all(re.fullmatch(r"\d+\.\d+\.\d+", version) for version in wanted.values())
     assert {name: packages[f"node_modules/{name}"]["version"] for name in wanted} == wanted
     for name, package in packages.items():
