@@ -5,16 +5,23 @@
  * @typedef {{id: number, sender: string, to: string, body: string, sent_at_ms: number,
  *   in_reply_to: number|null, broadcast: boolean, redelivered: boolean}} Message
  *
- * @typedef {{badge: string, since_ms: number, backend: string, model: string, note: string,
+ * @typedef {"offline"|"idle"|"thinking"|"compacting"|"rate_limited"|"needs_login"} Badge
+ * @typedef {"stopped"|"starting"|"running"|"stopping"|"rebuilding"|"creating"|"destroying"|"crashed"
+ *   |"tombstone"} AgentState
+ * @typedef {"manager"|"agent"} Role
+ * @typedef {"spawn"|"apply_commit"} ApprovalKind
+ * @typedef {"pending"|"approved"|"building"|"deployed"|"failed"|"denied"} ApprovalStatus
+ *
+ * @typedef {{badge: Badge, since_ms: number, backend: string, model: string, note: string,
  *   resumes_at_ms: number|null}} HarnessReport
  *
- * @typedef {{name: string, role: string, container: string, host: string, port: number, state: string,
+ * @typedef {{name: string, role: Role, container: string, host: string, port: number, state: AgentState,
  *   since_ms: number, isolation: string, needs_update: boolean, pid: number|null, restarts: number,
  *   unread: number, note: string, report: HarnessReport, state_bytes: number|null,
  *   has_credentials: boolean, commit: string|null, may_write_to: string[]|null,
  *   paused_with: string[]}} AgentView
  *
- * @typedef {{id: number, kind: string, agent: string, status: string, requested_by: string,
+ * @typedef {{id: number, kind: ApprovalKind, agent: string, status: ApprovalStatus, requested_by: string,
  *   requested_at_ms: number, resolved_by: string|null, resolved_at_ms: number|null, commit: string|null,
  *   note: string, outcome: string, step: string, revives: boolean, rollback: boolean, commit_ref: string,
  *   message: string, author: string, authored_at_ms: number|null, flags: RiskFlag[],
@@ -24,41 +31,51 @@
  * @typedef {"running"|"approved"|"proposed"} DiffBase
  * @typedef {Record<DiffBase, string|null>} DiffBases
  *
- * @typedef {{path: string, change: string, added: number, deleted: number, text: string,
+ * @typedef {{path: string, change: "added"|"deleted"|"modified", added: number, deleted: number, text: string,
  *   truncated: boolean, mode: string}} FileDiff
  * @typedef {{approval: ApprovalView, base: DiffBase, base_commit: string|null, files: number,
  *   added: number, deleted: number}} DiffSummary
  *
  * @typedef {{approval_id: number, commit: string, message: string, deployed_at_ms: number|null,
- *   approved_by: string|null, running: boolean}} Deployment
+ *   approved_by: string|null, running: boolean, rollback: boolean}} Deployment
  *
  * @typedef {{id: string, created_at_ms: number, last_seen_ms: number, ends_at_ms: number,
  *   client: string}} SessionView
  *
  * @typedef {{id: number, asker: string, question: string, options: string[], multi: boolean,
- *   asked_at_ms: number, answer: string|null, expires_at_ms: number|null, closed: string}} QuestionView
+ *   asked_at_ms: number, answer: string|null, answered_at_ms: number|null, answered_by: string|null,
+ *   expires_at_ms: number|null, closed: ""|"answered"|"cancelled"|"expired"}} QuestionView
  *
  * @typedef {{version: string, host: string, pid: number, started_at_ms: number, dashboard_url: string,
- *   runtime: string, isolation: string, limits: string, backend: string, state_root: string,
+ *   runtime: string, isolation: string, limits: string, backend: string, state_root: string, run_root: string,
  *   agents: number, running: number, pending_approvals: number, open_questions: number,
  *   operator_unread: number, store: string}} HiveStatus
  *
- * @typedef {{position: string, hive: HiveStatus, agents: AgentView[], tombstones: AgentView[],
- *   approvals: ApprovalView[], questions: QuestionView[], inbox: Message[], messages: Message[]}} Snapshot
+ * @typedef {{id: number, at_ms: number, principal: string, action: string, subject: string, outcome: string,
+ *   detail: string}} AuditEntry
  *
- * @typedef {{duration_ms: number, input_tokens: number, output_tokens: number, cache_read_tokens: number,
- *   cache_creation_tokens: number, context_tokens: number, cost_usd: number, model: string,
- *   outcome: string, tools: Record<string, number>}} TurnStats
+ * @typedef {{agent: string, first: number, lines: string[], ended: string}} LogNews
+ *
+ * @typedef {{position: string, hive: HiveStatus, agents: AgentView[], tombstones: AgentView[],
+ *   approvals: ApprovalView[], questions: QuestionView[], inbox: Message[], messages: Message[],
+ *   activity: AuditEntry[], session: string}} Snapshot
+ *
+ * @typedef {{message_id: number|null, started_at_ms: number, duration_ms: number, input_tokens: number,
+ *   output_tokens: number, cache_read_tokens: number, cache_creation_tokens: number, context_tokens: number,
+ *   cost_usd: number, model: string, outcome: string, tools: Record<string, number>}} TurnStats
  *
  * @typedef {{needed: boolean, stage: string, url: string|null, message: string}} LoginState
  *
- * @typedef {{name: string, role: string, label: string, backend: string, backend_label: string,
- *   is_model: boolean, model: string, models: string[], badge: string, since_ms: number, note: string,
+ * @typedef {{name: string, role: Role, label: string, backend: string, backend_label: string,
+ *   is_model: boolean, model: string, models: string[], badge: Badge, since_ms: number, note: string,
  *   resumes_at_ms: number|null, unread: number, turn: {from: string, started_at_ms: number}|null,
  *   last_turn: TurnStats|null, context_tokens: number, login: LoginState, warm: boolean,
- *   isolation: string, seq: number, storing: boolean}} HarnessState
+ *   isolation: string, operator_pronouns: string, seq: number, storing: boolean, totals?: TurnTotals}} HarnessState
  *
- * @typedef {{seq: number, at_ms: number, kind: string, data: Record<string, any>}} LiveEvent
+ * @typedef {{turns: number, tokens: number, cost_usd: number}} TurnTotals
+ *
+ * @typedef {{seq: number, at_ms: number, kind: "turn_start"|"stream"|"note"|"turn_end"|"state",
+ *   data: Record<string, any>}} LiveEvent
  */
 
 export {};
