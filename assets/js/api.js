@@ -46,7 +46,8 @@ export function keepKey(value) {
 /** Leaves for the login page, which comes back here. */
 export function goToLogin() {
   const back = encodeURIComponent(location.pathname + location.search);
-  location.replace(here(`/login?return=${back}`));
+  const ended = key() ? "&ended=1" : ""; // it was logged in, and is so no more
+  location.replace(here(`/login?return=${back}${ended}`));
 }
 
 /** A path of this hive to go to after login; anything else becomes the dashboard. @param {string|null} value */

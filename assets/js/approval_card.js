@@ -1,5 +1,6 @@
 /** How one approval reads: what is asked, what the commit says of itself, what stands against it, what can be done. */
 
+import { diffButton, logButton } from "./approval_buttons.js";
 import { logPlace } from "./build_log.js";
 import { ageOf, h, leet } from "./dom.js";
 import { errorPlace } from "./forms.js";
@@ -206,7 +207,7 @@ function progress(approval) {
     ),
     approval.step && h("span", { class: "words" }, STEPS.get(approval.step) ?? approval.step),
     h("span", { class: "spacer" }),
-    logButton(approval),
+    logButton(approval.id),
   );
 }
 
@@ -220,7 +221,7 @@ function failure(approval) {
       { class: "line" },
       h("span", { class: "pill tone-bad" }, "✗ failed"),
       h("span", { class: "spacer" }),
-      logButton(approval),
+      logButton(approval.id),
       h(
         "button",
         {
@@ -234,22 +235,6 @@ function failure(approval) {
       ),
     ),
     approval.outcome && h("p", { class: "body words" }, approval.outcome),
-  );
-}
-
-/** @param {ApprovalView} approval */
-function logButton(approval) {
-  return h(
-    "button",
-    {
-      type: "button",
-      class: "button",
-      "data-key": "log",
-      "data-action": "build-log",
-      "data-approval": approval.id,
-      "aria-label": `Build log of approval ${approval.id}`,
-    },
-    leet("≡ BU1LD L0G"),
   );
 }
 
@@ -274,7 +259,8 @@ export function resolvedRow(approval) {
         ageOf(approval.resolved_at_ms ?? approval.requested_at_ms, " ago"),
       ),
       h("span", { class: "spacer" }),
-      approval.status !== "denied" && logButton(approval),
+      approval.commit && diffButton(approval.id),
+      approval.status !== "denied" && logButton(approval.id),
     ),
     approval.message && h("p", { class: "meta words", "data-key": "message" }, headline(approval.message)),
     approval.note && h("p", { class: "meta words reason", "data-key": "note" }, approval.note),

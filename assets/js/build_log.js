@@ -170,6 +170,8 @@ export function draw(id) {
   for (const place of document.querySelectorAll(`[data-build-log="${id}"]`)) {
     if (place instanceof HTMLElement) drawInto(place, logOf(id));
   }
+  const { first, lines } = logOf(id);
+  document.dispatchEvent(new CustomEvent("hive:build-log", { detail: { id, first, lines: lines.length } }));
 }
 
 /** Adds what is new and drops what is too old; a reader at the bottom stays there.

@@ -1,5 +1,7 @@
 /** C0NTAINERS: one two-line row per agent, with what it does and what can be done to it. */
 
+import { doneTo, told as toldDeed } from "./activity.js";
+import { adviceLine } from "./advice.js";
 import { agentSince, inFlight, isIsolated, isRehearsal, tellAgent } from "./agent_words.js";
 import { here } from "./api.js";
 import { ageOf, h, leet, one, setText, show } from "./dom.js";
@@ -9,13 +11,16 @@ import { shaChip } from "./sha.js";
 import { plural } from "./text.js";
 
 /** @typedef {import("./types.js").AgentView} AgentView */
+/** @typedef {import("./types.js").AuditEntry} AuditEntry */
 /** @typedef {import("./hive_state.js").HiveState} HiveState */
 
 /** @param {HiveState} state */
 export function renderContainers(state) {
   const { agents } = state;
   const stale = agents.filter((agent) => agent.needs_update);
-  syncList(one("#container-list"), agents, (agent) => agent.name, row);
+  const lastDeeds = lastByAgent(state);
+  const items = agents.map((agent) => ({ agent, deed: lastDeeds.get(agent.name) ?? null, state }));
+  syncList(one("#container-list"), remembered(items), (item) => item.agent.name, row);
   setText(
     one("#containers-count"),
     `${agents.filter((agent) => agent.state === "running").length}/${agents.length} up`,
@@ -31,8 +36,37 @@ export function agentPath(agent) {
   return here(`/agents/${encodeURIComponent(agent.name)}/`);
 }
 
-/** @param {AgentView} agent */
-function row(agent) {
+/** `deed`: what was done to it last. @typedef {{agent: AgentView, deed: AuditEntry|null, state: HiveState}} Item */
+/** @type {Map<string, Item>} */
+let last = new Map();
+
+/** The same object as last time where nothing changed, so that the row is left alone. @param {Item[]} items */
+function remembered(items) {
+  last = new Map(
+    items.map((item) => {
+      const before = last.get(item.agent.name);
+      return [item.agent.name, before?.agent === item.agent && before.deed === item.deed ? before : item];
+    }),
+  );
+  return [...last.values()];
+}
+
+const ON_ITSELF = new Set(["start", "kill", "restart", "rebuild", "update", "rollback", "approve", "deployed", "crash"]);
+
+/** @param {HiveState} state */
+function lastByAgent(state) {
+  /** @type {Map<string, AuditEntry>} */
+  const deeds = new Map();
+  for (const entry of state.activity) {
+    const name = doneTo(entry, state);
+    const counts = ON_ITSELF.has(entry.action) && !entry.outcome.startsWith("refused");
+    if (counts && !deeds.has(name)) deeds.set(name, entry);
+  }
+  return deeds;
+}
+
+/** @param {Item} item */
+function row({ agent, deed, state }) {
   const told = tellAgent(agent);
   return h(
     "li",
@@ -47,12 +81,15 @@ function row(agent) {
       h("span", { class: "facts" }, facts(agent)),
     ),
     agent.note && h("p", { class: "note-line words" }, agent.note),
+    adviceLine(agent),
     h(
       "form",
       { "data-async": true, method: "post", action: `/restart/${encodeURIComponent(agent.name)}`, class: "line" },
       actions(agent),
       errorPlace(),
     ),
+    deed &&
+      h("p", { class: "deed-line hint", "data-key": "deed" }, `${toldDeed(deed, state)} · `, ageOf(deed.at_ms, " ago")),
   );
 }
 

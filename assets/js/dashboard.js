@@ -1,5 +1,6 @@
 /** The dashboard: snapshot, live events, and one render function per section. */
 
+import { newsOf, renderActivity, takeActivity } from "./activity.js";
 import { isIsolated, isRehearsal } from "./agent_words.js";
 import { ApiError, getJson, here, keepKey, postForm } from "./api.js";
 import { isResolved, renderApprovals, takeApprovals } from "./approvals.js";
@@ -12,13 +13,16 @@ import { renderFilter, renderFlow, takeFlow } from "./flow.js";
 import { takeForms } from "./forms.js";
 import { HiveState, isOpen } from "./hive_state.js";
 import { renderInbox, renderRecipients, unseen, watchInbox } from "./inbox.js";
+import { followed, takeLog } from "./log_view.js";
 import { announce, toast } from "./notices.js";
-import { refreshPanel, takePanel } from "./panel.js";
+import { showOutage, takeOutage } from "./outage.js";
+import { refreshPanel, refreshSessions, takePanel } from "./panel.js";
 import { closedWithout, renderQuestions } from "./questions.js";
 import { takeCopying } from "./sha.js";
 import { follow } from "./stream.js";
 import { plural, shorten, shortSha } from "./text.js";
 import { renderTombstones } from "./tombstones.js";
+import { renderTour, takeTour } from "./tour.js";
 
 const PULSE_MS = 4000;
 
@@ -45,6 +49,10 @@ const RENDER = {
     renderTombstones(now);
   },
   messages: renderFlow,
+  activity: (now) => {
+    renderActivity(now);
+    renderContainers(now); // each row tells who did what to it last
+  },
 };
 
 /** Renders the named parts once, with the next frame. @param {Iterable<string>} parts */
@@ -64,6 +72,7 @@ function flush() {
   if (!state) return;
   for (const part of parts) RENDER[part](state);
   renderSummary(state);
+  renderTour(state);
 }
 
 /** @param {HiveState} now */
@@ -115,6 +124,7 @@ function tell(kind, data) {
   if (kind === "approval" && data.status === "pending") announce(`Approval ${data.id} waits: ${data.agent}`);
   if (kind === "approval" && isResolved(data)) tellOutcome(data);
   if (kind === "question" && closedWithout(data)) toast(closedWithout(data));
+  if (kind === "activity" && state && newsOf(data, state)) toast(newsOf(data, state));
 }
 
 /** @param {import("./types.js").ApprovalView} approval */
@@ -137,6 +147,7 @@ function onEvent(event) {
   if (!state) return;
   const data = JSON.parse(event.data);
   if (event.type === "build_log") takeBuildLog(data);
+  if (event.type === "log") takeLog(data);
   const parts = state.apply(event.type, data, event.id);
   if (parts.length === 0) return;
   if (event.type === "message") pulseBanner();
@@ -144,6 +155,7 @@ function onEvent(event) {
   render(parts);
   look();
   if (event.type === "agent" || event.type === "approval") refreshPanel(data);
+  if (event.type === "activity" && /^(log|end_session)/.test(data.action)) refreshSessions();
 }
 
 /** A refusal may mean that what is on the screen is no longer so: look again, and keep what was said in sight.
@@ -175,6 +187,20 @@ function sendWithKeys(event) {
   if (asked && field instanceof HTMLTextAreaElement && field.dataset.submit === "ctrl") field.form?.requestSubmit();
 }
 
+/** One stream brings everything; with a log open in the panel, that log too. */
+function streamUrl() {
+  const agent = followed();
+  return agent ? `/messages/stream?log=${encodeURIComponent(agent)}` : "/messages/stream";
+}
+
+/** @param {import("./stream.js").Connection} connection */
+function tellConnection(connection) {
+  showConnection(connection);
+  showOutage(connection);
+}
+
+takeActivity();
+takeTour();
 takeForms();
 takeFlow();
 takePanel();
@@ -183,7 +209,9 @@ takeApprovals(() => render(["approvals"]));
 keepAges();
 keepDrafts();
 const look = watchInbox(() => render(["inbox"]));
-const live = follow({ url: "/messages/stream", load: loadSnapshot, onEvent, onConnection: showConnection });
+const live = follow({ url: streamUrl, load: loadSnapshot, onEvent, onConnection: tellConnection });
+document.addEventListener("hive:follow", () => live.reopen());
+takeOutage(() => live.reload());
 document.addEventListener("keydown", sendWithKeys);
 document.addEventListener("hive:settled", () => render(Object.keys(RENDER)));
 document.addEventListener("hive:review", () => render(["approvals"]));

@@ -130,9 +130,16 @@ function occupy(form, button) {
   };
 }
 
+/** What went wrong. Where no answer came, nobody here knows what was done. @param {unknown} error */
+function wordsOf(error) {
+  const lost = error instanceof ApiError && error.code === "unreachable";
+  const said = error instanceof Error ? error.message : String(error);
+  return lost ? `${said}. It may have been done all the same: look before you try again.` : said;
+}
+
 /** @param {HTMLFormElement} form @param {unknown} error */
 export function showError(form, error) {
-  const message = error === null ? "" : error instanceof Error ? error.message : String(error);
+  const message = error === null ? "" : wordsOf(error);
   if (message && !form.isConnected) return toast(message, "error"); // its row is gone
   const place = form.querySelector(".form-error") ?? form.appendChild(errorPlace());
   if (place instanceof HTMLElement) place.hidden = message === "";

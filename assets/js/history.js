@@ -1,5 +1,6 @@
 /** The commits an agent ran, newest first, and the way back to each of them. */
 
+import { diffButton } from "./approval_buttons.js";
 import { ageOf, h, leet, one } from "./dom.js";
 import { errorPlace } from "./forms.js";
 import { syncList } from "./morph.js";
@@ -15,7 +16,7 @@ export function showHistory(agent, deployments) {
     list,
     deployments,
     (each) => each.approval_id,
-    (each) => row(agent, each),
+    (each) => row(agent, each, each === deployments.at(-1)),
   );
   if (deployments.length > 0) return;
   list.replaceChildren(
@@ -23,8 +24,14 @@ export function showHistory(agent, deployments) {
   );
 }
 
-/** @param {string} agent @param {Deployment} deployment */
-function row(agent, deployment) {
+/** What is said of a commit without a message. @param {Deployment} deployment @param {boolean} first */
+function wordless({ rollback }, first) {
+  if (first) return "The configuration it began with, written by the hive.";
+  return rollback ? "Back to an earlier configuration." : "(its author wrote no message)";
+}
+
+/** @param {string} agent @param {Deployment} deployment @param {boolean} first */
+function row(agent, deployment, first) {
   const { approval_id: id, commit, message, deployed_at_ms: at, approved_by: by, running } = deployment;
   return h(
     "li",
@@ -36,8 +43,9 @@ function row(agent, deployment) {
       running && h("span", { class: "chip ok", "data-key": "running" }, "runs now"),
       h("span", { class: "hint" }, id > 0 ? `#${id} · ` : "", at ? ageOf(at, " ago") : "", by ? ` · by ${by}` : ""),
     ),
-    h("p", { class: "body words" }, message ? headline(message, 200) : "(no message)"),
-    !running && id > 0 && back(agent, id, commit),
+    h("p", { class: "body words" }, message ? headline(message, 200) : wordless(deployment, first)),
+    id > 0 &&
+      h("div", { class: "line", "data-key": "actions" }, diffButton(id), !running && back(agent, id, commit)),
   );
 }
 

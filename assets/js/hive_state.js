@@ -3,14 +3,16 @@
 /** @typedef {import("./types.js").Snapshot} Snapshot */
 /** @typedef {import("./types.js").Message} Message */
 /** @typedef {import("./types.js").ApprovalView} ApprovalView */
+/** @typedef {import("./types.js").AuditEntry} AuditEntry */
 
 const INBOX_MAX = 50;
 const MESSAGES_MAX = 1000;
 const RESOLVED_MAX = 20;
+const ACTIVITY_MAX = 200;
 
 export const UNRESOLVED = new Set(["pending", "approved", "building"]);
 
-/** @typedef {"hive"|"agents"|"tombstones"|"approvals"|"questions"|"inbox"|"messages"} Part */
+/** @typedef {"hive"|"agents"|"tombstones"|"approvals"|"questions"|"inbox"|"messages"|"activity"} Part */
 
 /** Which parts an event of a kind changes. @type {Record<string, Part[]>} */
 const TOUCHES = {
@@ -21,6 +23,7 @@ const TOUCHES = {
   approval: ["approvals"],
   question: ["questions"],
   hive: ["hive"],
+  activity: ["activity"],
 };
 
 // How far an approval is: news that would turn one back is old.
@@ -36,6 +39,9 @@ export class HiveState {
     this.questions = snapshot.questions;
     this.inbox = newestFirst(snapshot.inbox).slice(0, INBOX_MAX);
     this.messages = newestFirst(snapshot.messages);
+    /** Newest first. @type {AuditEntry[]} */
+    this.activity = [...(snapshot.activity ?? [])].reverse();
+    this.session = snapshot.session ?? ""; // of this browser
     this.position = snapshot.position;
   }
 
@@ -67,6 +73,10 @@ export class HiveState {
       case "question":
         this.questions = upsert(this.questions, data, "id").filter(isOpen);
         break;
+      case "activity":
+        if (this.activity[0]?.id >= data.id) return [];
+        this.activity = [data, ...this.activity].slice(0, ACTIVITY_MAX);
+        break;
       case "hive":
         this.hive = data;
         break;
@@ -91,6 +101,11 @@ export class HiveState {
   /** @param {Message[]} older */
   addOlder(older) {
     this.messages = newestFirst([...this.messages, ...older]);
+  }
+
+  /** The agent of an approval, or nothing if it is too long ago. @param {number} id */
+  agentOfApproval(id) {
+    return this.approvals.find((each) => each.id === id)?.agent ?? "";
   }
 
   /** Approvals that wait for the operator or are being carried out. */

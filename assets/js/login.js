@@ -69,6 +69,8 @@ form.addEventListener("submit", (event) => {
 
 function start() {
   const code = codeFromAddress();
+  if (!code && new URLSearchParams(location.search).has("ended"))
+    setText(progress, "Your session has ended: it was logged out, or not used for long. After a login you come back to where you were.");
   if (!code) return field.focus();
   field.value = code;
   void enter(code);

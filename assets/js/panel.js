@@ -1,24 +1,23 @@
-/** The side panel: an agent's console log, what it ran, what building a commit printed, or who is logged in. */
+/** The side panel: an agent's log, what it ran, a build's output or diff, or who is logged in. */
 
 import { getJson } from "./api.js";
-import { ansi } from "./ansi.js";
-import { h, one, setText, show } from "./dom.js";
+import { draw as drawBuildLog, logPlace, wantBuildLog } from "./build_log.js";
+import { readDiff } from "./decided_diff.js";
+import { one, setText, show } from "./dom.js";
 import { showHistory } from "./history.js";
+import { closeLog, followed, openLog, takeLogView } from "./log_view.js";
 import { showSessions } from "./sessions.js";
 import { plural } from "./text.js";
 
-const LINES = 400;
-const REFRESH_MS = 3000;
+const BUILD_LINES = 2000;
 
-/** `of`: an agent's name, or an approval's number. @typedef {{view: "logs"|"history"|"build-log"|"sessions", of: string}} Opened */
+/** `of`: an agent's name, or an approval's number.
+ * @typedef {{view: "logs"|"history"|"build-log"|"diff"|"sessions", of: string}} Opened */
 
 /** @type {Opened|null} */
 let opened = null;
-let timer = 0;
 /** @type {HTMLElement|null} */
 let opener = null;
-/** @type {string} */
-let last = "";
 
 const panel = () => one("#panel");
 
@@ -27,18 +26,30 @@ const TITLES = {
   logs: (of) => `Log of ${of}`,
   history: (of) => `History of ${of}`,
   "build-log": (of) => `Build log of #${of}`,
+  diff: (of) => `Diff of #${of}`,
   sessions: () => "Browsers that are logged in",
 };
 
-/** Reads what the panel shows; the result puts it on the page. @type {Record<Opened["view"], (of: string) => Promise<() => void>>} */
+/** Where each view is drawn. @type {Record<Opened["view"], string>} */
+const PLACES = {
+  logs: "#panel-log",
+  history: "#panel-history",
+  "build-log": "#panel-body",
+  diff: "#panel-body",
+  sessions: "#panel-history",
+};
+
+/** Reads what the panel shows; the result puts it on the page. Logs are told by events instead.
+ * @type {Record<Opened["view"], (of: string) => Promise<() => void>>} */
 const READ = {
-  logs: async (of) => {
-    const { lines } = await getJson(`/api/logs/${encodeURIComponent(of)}?lines=${LINES}`);
-    return () => showLines(lines.map(String), 0);
-  },
-  "build-log": async (of) => {
-    const { lines, first = 0 } = await getJson(`/api/approvals/${encodeURIComponent(of)}/log`);
-    return () => showLines(lines.map(String), first);
+  logs: () => Promise.resolve(() => {}),
+  "build-log": (of) => Promise.resolve(() => showBuildLog(Number(of))),
+  diff: async (of) => {
+    const put = await readDiff(of);
+    return () => {
+      put();
+      setText(one("#panel-status"), "");
+    };
   },
   history: async (of) => {
     const { deployments } = await getJson(`/api/agents/${encodeURIComponent(of)}/history`);
@@ -56,11 +67,23 @@ const READ = {
   },
 };
 
-/** Views whose rows have buttons; the others are lines of text. */
-const isList = (/** @type {Opened} */ { view }) => view === "history" || view === "sessions";
+/** How much of a build's output is there. @param {Event} event */
+function tellBuildLog(event) {
+  if (!(event instanceof CustomEvent) || opened?.view !== "build-log") return;
+  const { id, first, lines } = event.detail;
+  if (opened.of !== String(id)) return;
+  const amount = first > 0 ? `last ${lines} of ${first + lines} lines` : plural(lines, "line");
+  setText(one("#panel-status"), lines > 0 ? amount : "nothing printed yet");
+}
+
+/** @param {number} id */
+function showBuildLog(id) {
+  one("#panel-body").replaceChildren(logPlace(id, BUILD_LINES));
+  wantBuildLog(id, true);
+  drawBuildLog(id);
+}
 
 async function load() {
-  clearTimeout(timer);
   const wanted = opened;
   if (!wanted) return;
   /** @type {() => void} */
@@ -71,44 +94,37 @@ async function load() {
     const problem = error instanceof Error ? error.message : String(error);
     put = () => setText(one("#panel-status"), problem);
   }
-  if (wanted !== opened) return;
-  put();
-  const live = !isList(wanted); // of a history, events tell
-  if (live) timer = window.setTimeout(() => void load(), document.hidden ? REFRESH_MS * 10 : REFRESH_MS);
+  if (wanted === opened) put();
 }
 
-/** @param {string[]} lines @param {number} before how many lines there are before these */
-function showLines(lines, before) {
-  const amount = before > 0 ? `last ${lines.length} of ${before + lines.length} lines` : plural(lines.length, "line");
-  setText(one("#panel-status"), lines.length > 0 ? amount : "nothing logged yet");
-  const text = lines.join("\n");
-  if (text === last) return;
-  last = text;
-  const log = one("#panel-log");
-  const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
-  log.replaceChildren(h("div", null, ansi(text)));
-  if (atEnd) log.scrollTop = log.scrollHeight;
+/** Tells the page that its stream is to bring another log, or none. */
+function followLog(/** @type {string} */ agent) {
+  const before = followed();
+  if (agent) openLog(agent);
+  else closeLog();
+  if (before !== followed()) document.dispatchEvent(new CustomEvent("hive:follow"));
 }
 
 /** @param {Opened} wanted */
 function open(wanted) {
   opened = wanted;
-  last = "";
   setText(one("#panel-title"), TITLES[wanted.view](wanted.of));
   setText(one("#panel-status"), "loading…");
-  one("#panel-log").replaceChildren();
-  one("#panel-history").replaceChildren();
-  show(one("#panel-log"), !isList(wanted));
-  show(one("#panel-history"), isList(wanted));
+  for (const place of new Set(Object.values(PLACES))) {
+    one(place).replaceChildren();
+    show(one(place), PLACES[wanted.view] === place);
+  }
+  show(one("#log-tools"), wanted.view === "logs");
   panel().hidden = false;
   document.body.classList.add("with-panel");
   one("#panel-close").focus();
+  followLog(wanted.view === "logs" ? wanted.of : "");
   void load();
 }
 
 function close() {
   opened = null;
-  clearTimeout(timer);
+  followLog("");
   panel().hidden = true;
   document.body.classList.remove("with-panel");
   if (opener?.isConnected) opener.focus();
@@ -120,12 +136,20 @@ export function refreshPanel(about) {
   if (opened?.view === "history" && opened.of === (about.name ?? about.agent)) void load();
 }
 
+/** Somebody logged in or out. */
+export function refreshSessions() {
+  if (opened?.view === "sessions") void load();
+}
+
 export function takePanel() {
+  takeLogView();
   document.addEventListener("click", (event) => {
-    const selector = Object.keys(READ).map((view) => `[data-action=${view}]`).join(", ");
+    const selector = Object.keys(READ)
+      .map((view) => `[data-action=${view}]`)
+      .join(", ");
     const button = event.target instanceof Element ? event.target.closest(selector) : null;
     if (!(button instanceof HTMLElement)) return;
-    opener = button;
+    if (!panel().contains(button)) opener = button;
     const view = /** @type {Opened["view"]} */ (button.dataset.action);
     open({ view, of: button.dataset.agent ?? button.dataset.approval ?? "" });
   });
@@ -133,5 +157,7 @@ export function takePanel() {
   panel().addEventListener("keydown", (event) => {
     if (event.key === "Escape") close();
   });
+  document.addEventListener("hive:build-log", tellBuildLog);
   panel().addEventListener("hive:done", () => void load());
+  panel().addEventListener("hive:panel", () => void load());
 }

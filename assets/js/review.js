@@ -23,7 +23,7 @@ const OPEN_LINES_PER_FILE = 80;
 const OPEN_LINES = 300; // of all files together; what is larger opens on demand
 
 /** @type {Record<DiffBase, [string, string]>} */
-const BASES = {
+export const BASES = {
   running: ["what runs now", "nothing runs yet"],
   approved: ["last approved", "none approved yet"],
   proposed: ["previous proposal", "no earlier proposal"],
@@ -179,8 +179,8 @@ function drawBases(place, review) {
   }
 }
 
-/** @param {Review} review */
-function statusWords(review) {
+/** @param {Pick<Review, "state"|"summary">} review */
+export function statusWords(review) {
   const { state, summary } = review;
   if (state === "failed") return "The diff could not be loaded.";
   if (state !== "shown" || !summary) return "Loading the diff…";
@@ -203,8 +203,8 @@ function problem(review) {
   );
 }
 
-/** @param {Review} review */
-function fileList(review) {
+/** @param {Pick<Review, "files"|"opened">} review */
+export function fileList(review) {
   let room = OPEN_LINES;
   return review.files.map((file) => {
     const lines = linesOf(file);
@@ -217,7 +217,7 @@ function fileList(review) {
 /** @type {Record<string, string>} */
 const GLYPHS = { added: "+", deleted: "−", modified: "±" };
 
-/** @param {Review} review @param {FileDiff} file @param {boolean} open */
+/** @param {Pick<Review, "opened">} review @param {FileDiff} file @param {boolean} open */
 function fileFold(review, file, open) {
   const fold = h(
     "details",

@@ -104,23 +104,26 @@ async function readOnce(url, lastId, { signal, onOpen, onBytes, onEvent }) {
 /**
  * Follows a snapshot and its stream until `stop()`.
  * @param {{
- *   url: string,
+ *   url: string|(() => string),
  *   load: () => Promise<string>,
  *   onEvent: (event: ServerEvent) => void,
  *   onConnection: (connection: Connection) => void,
- * }} how  `load` takes the snapshot and returns the position the stream goes on from
- * @returns {{stop: () => void, reload: () => void}}
+ * }} how  `load` takes the snapshot and returns the position the stream goes on from; `url` may change,
+ *   which `reopen` puts into effect where the stream is
+ * @returns {{stop: () => void, reload: () => void, reopen: () => void}}
  */
 export function follow({ url, load, onEvent, onConnection }) {
   let stopped = false;
   let stale = true;
+  let reopening = false;
   let lastId = "";
   let delayMs = FIRST_DELAY_MS;
   let current = new AbortController();
   let wake = () => {};
 
   const connectOnce = async () => {
-    onConnection({ kind: "connecting" });
+    if (!reopening) onConnection({ kind: "connecting" });
+    reopening = false;
     current = new AbortController();
     const { signal } = current;
     if (stale) {
@@ -134,7 +137,7 @@ export function follow({ url, load, onEvent, onConnection }) {
     };
     heard();
     try {
-      await readOnce(url, lastId, {
+      await readOnce(typeof url === "string" ? url : url(), lastId, {
         signal,
         onOpen: () => onConnection({ kind: "live" }),
         onBytes: heard,
@@ -180,7 +183,7 @@ export function follow({ url, load, onEvent, onConnection }) {
         failure = current.signal.aborted ? (current.signal.reason ?? error) : error;
         if (/** @type {any} */ (error)?.status === 401) return goToLogin();
       }
-      if (!stopped) await pause(failure);
+      if (!stopped && !reopening) await pause(failure);
     }
     return undefined;
   };
@@ -193,6 +196,11 @@ export function follow({ url, load, onEvent, onConnection }) {
     stop() {
       stopped = true;
       current.abort(new Error("stopped"));
+      wake();
+    },
+    reopen() {
+      reopening = true;
+      current.abort(new Error("reopen"));
       wake();
     },
     reload() {

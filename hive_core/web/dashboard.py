@@ -43,8 +43,9 @@ def _add_reading(
     router: APIRouter, actions: Actions, sessions: Sessions, streams: Streams, port_problems: Problems
 ) -> None:
     @router.get("/api/state")
-    async def state(who: Operator) -> Response:
+    async def state(who: Operator, session: CurrentSession) -> Response:
         snapshot = await actions.snapshot(who)
+        snapshot["session"] = session.id
         for agent in snapshot["agents"]:
             note_port_problem(agent, port_problems())
         snapshot["inbox"] = newest_that_fit(snapshot["inbox"])

@@ -12,6 +12,7 @@ from tests.browser.mock_hive import (
     MockHive,
     agent_view,
     approval,
+    deed,
     deployment,
     file_diff,
     harness_state,
@@ -142,6 +143,7 @@ def busy_hive() -> MockHive:
         deployment(2, SHA[1], "first configuration", approved_by="operator", deployed_at_ms=ago - 50 * 3600_000),
     ]  # fmt: skip
     hive.messages = _messages()
+    hive.activity = _activity()
     hive.logs = {name: LOG.splitlines() for name in hive.agents}
     _working_day(hive.harnesses["alice"])
     hive.harnesses["bob"].state = harness_state(
@@ -175,6 +177,27 @@ def _messages() -> list[dict[str, Any]]:
     return [
         message(n, sender, to, body, sent_at_ms=start + n * 3 * MINUTE_MS, **more)
         for n, (sender, to, body, more) in enumerate(lines, 1)
+    ]
+
+
+def _activity() -> list[dict[str, Any]]:
+    here, other, terminal = "operator (session 0a1b2c3d)", "operator (session ab12cd34)", "operator (host socket)"
+    lines: list[tuple[str, str, str, dict[str, Any]]] = [
+        (here, "login", "127.0.0.1", {}),
+        (terminal, "approve", "approval 10", {}),
+        ("system (deployer)", "deployed", "approval 10", {}),
+        (other, "deny", "approval 9", {"detail": "one reviewer is enough"}),
+        (other, "approve", "approval 8", {}),
+        ("system (deployer)", "failed", "approval 8", {"outcome": "failed", "detail": "agent.nix:12: memoryMax takes a size"}),
+        ("system (watch)", "crash", "erin", {"outcome": "crashed", "detail": "exited with 137 (out of memory)"}),
+        (here, "kill", "frank", {}),
+        ("hm1nd (socket)", "restart", "carol", {}),
+        (here, "destroy", "hm1nd", {"outcome": "refused: conflict", "detail": "hm1nd cannot be destroyed: a hive has a manager"}),
+        (here, "send", "hm1nd", {}),
+    ]  # fmt: skip
+    start = now_ms() - 50 * MINUTE_MS
+    return [
+        deed(n, *line[:3], at_ms=start + n * 4 * MINUTE_MS, **line[3]) for n, line in enumerate(lines, 1)
     ]
 
 

@@ -26,6 +26,7 @@ from hive_shared.events import EventKind, LiveEvent
 from hive_shared.wire import (
     AgentView,
     ApprovalView,
+    AuditEntry,
     Deployment,
     DiffBase,
     DiffSummary,
@@ -37,6 +38,7 @@ from hive_shared.wire import (
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 CODE, KEY, COOKIE = "one-time-code", "the-key", "the-session"
+SESSION = "0a1b2c3d"
 HEADERS = {**dict(SECURITY_HEADERS), "cache-control": "no-store"}
 CLOSE = None  # ends a stream where it is told to a subscriber
 T = TypeVar("T")
@@ -92,6 +94,12 @@ def file_diff(path: str, text: str = "", change: str = "modified", **more: Any) 
     }
     fields = {"path": path, "text": text, "change": change} | counted | more
     return FileDiff.model_validate(fields).model_dump(mode="json")
+
+
+def deed(id: int, principal: str, action: str, subject: str, **more: Any) -> dict[str, Any]:
+    """One entry of the audit."""
+    fields = {"id": id, "principal": principal, "action": action, "subject": subject, "outcome": "ok"}
+    return AuditEntry(**(fields | {"at_ms": now_ms()} | more)).model_dump(mode="json")
 
 
 def deployment(id: int, commit: str, message: str = "", **more: Any) -> dict[str, Any]:
@@ -151,6 +159,8 @@ class MockHive:
         self.questions: list[dict[str, Any]] = []
         self.messages: list[dict[str, Any]] = []
         self.logs: dict[str, list[str]] = {}
+        self.activity: list[dict[str, Any]] = []
+        self.search_piece = 200  # messages that one request of a search looks at
         self.diffs: dict[tuple[int, str], list[dict[str, Any]]] = {}  # by approval and base
         self.build_logs: dict[int, list[str]] = {}
         self.deployments: dict[str, list[dict[str, Any]]] = {}
@@ -243,6 +253,28 @@ class MockHive:
 
         self.do(add)
 
+    def log_line(self, name: str, *lines: str) -> None:
+        """An agent prints, and whoever follows its log is told."""
+
+        def add() -> None:
+            log = self.logs.setdefault(name, [])
+            news = {"agent": name, "first": len(log), "lines": list(lines), "ended": ""}
+            log.extend(lines)
+            for queue in self.listeners:
+                queue.put_nowait(sse("log", news))
+
+        self.do(add)
+
+    def do_act(self, principal: str, action: str, subject: str, **more: Any) -> None:
+        """Somebody did something: the audit and the feed have it."""
+
+        def add() -> None:
+            entry = deed(len(self.activity) + 1, principal, action, subject, **more)
+            self.activity.append(entry)
+            self._publish("activity", entry)
+
+        self.do(add)
+
     def change(self, value: dict[str, Any]) -> None:
         """An approval becomes this, in the snapshot and in the feed."""
 
@@ -290,6 +322,8 @@ class MockHive:
             Route("/agents/{name}/", self._page("agent")),
             Route("/api/state", self._guard(self._snapshot)),
             Route("/api/messages", self._guard(self._older)),
+            Route("/api/messages/search", self._guard(self._search)),
+            Route("/api/activity", self._guard(self._activity)),
             Route("/api/logs/{name}", self._guard(self._logs)),
             Route("/api/approvals/{id:int}/diff", self._guard(self._diff)),
             Route("/api/approvals/{id:int}/log", self._guard(self._build_log)),
@@ -344,7 +378,7 @@ class MockHive:
         return answer
 
     async def _sessions(self, request: Request) -> Response:
-        return JSONResponse({"sessions": self.sessions, "current": "0a1b2c3d"})
+        return JSONResponse({"sessions": self.sessions, "current": SESSION})
 
     async def _snapshot(self, request: Request) -> Response:
         self.snapshots += 1
@@ -360,8 +394,29 @@ class MockHive:
                 ],
                 "inbox": [each for each in self.messages if each["to"] == "operator"][-50:],
                 "messages": self.messages[-200:],
+                "activity": self.activity[-50:],
+                "session": SESSION,
             }
         )
+
+    async def _search(self, request: Request) -> Response:
+        await self._noted(request)
+        query = request.query_params
+        words, agent = query["q"].lower().split(), query.get("agent")
+        older = [each for each in self.messages if each["id"] < int(query.get("before", 2**53))]
+        looked_at = older[-self.search_piece :]
+        found = [
+            each
+            for each in looked_at
+            if all(word in each["body"].lower() for word in words)
+            and (agent is None or agent in (each["sender"], each["to"]))
+        ]
+        looked_to = looked_at[0]["id"] if len(older) > len(looked_at) else None
+        return JSONResponse({"messages": found, "looked_to": looked_to})
+
+    async def _activity(self, request: Request) -> Response:
+        before = int(request.query_params["before"])
+        return JSONResponse({"activity": [each for each in self.activity if each["id"] < before][-50:]})
 
     async def _older(self, request: Request) -> Response:
         before, limit = int(request.query_params["before"]), int(request.query_params["limit"])
@@ -412,7 +467,13 @@ class MockHive:
             return events(sse("reset", {}), [], None)
         missed = list(enumerate(self.feed, 1))[int(number) :]
         past = [sse(kind, data, f"{epoch}-{n}") for n, (kind, data) in missed]
+        if log := request.query_params.get("log"):
+            past.append(sse("log", self._log_news(log)))
         return events(": hello\n\n", past, self.listeners)
+
+    def _log_news(self, name: str) -> dict[str, Any]:
+        lines = self.logs.get(name, [])
+        return {"agent": name, "first": 0, "lines": lines, "ended": ""}
 
     async def _agent(self, request: Request) -> Response:
         view = self.agents.get(request.path_params["name"])

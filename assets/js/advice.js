@@ -1,0 +1,28 @@
+/** What to do about an agent that is not well: one line in its row, in the words of somebody who was there. */
+
+import { h } from "./dom.js";
+import { clock } from "./text.js";
+
+/** @typedef {import("./types.js").AgentView} AgentView */
+
+/** @param {AgentView} agent */
+export function adviceOf(agent) {
+  const { state, report } = agent;
+  if (state === "crashed") return "It is started again by itself. If it keeps crashing, L0GS tells why; R3BU1LD repairs.";
+  if (state === "stopped") return agent.unread > 0 ? "Its inbox keeps filling. ▶ ST4RT lets it read." : "";
+  if (state !== "running") return "";
+  if (report.badge === "offline")
+    return "Its container runs, but its harness does not answer. Wait a moment; then L0GS tells why and ↺ R3ST4RT helps.";
+  if (report.badge === "needs_login") return "It cannot think until it is logged in. Messages wait in its inbox.";
+  if (report.badge === "rate_limited")
+    return report.resumes_at_ms
+      ? `Its model's limit is reached. It goes on by itself at ${clock(report.resumes_at_ms)}; messages wait.`
+      : "Its model's limit is reached. It tries again by itself; messages wait in its inbox.";
+  return "";
+}
+
+/** @param {AgentView} agent */
+export function adviceLine(agent) {
+  const words = adviceOf(agent);
+  return words !== "" && h("p", { class: "advice", "data-key": "advice" }, words);
+}
