@@ -10,11 +10,12 @@ BIN := $(VENV)/bin
 LOCKS := .ci/locks
 RUN_STAMP := $(VENV)/.installed-run
 DEV_STAMP := $(VENV)/.installed-dev
+BENCH_STAMP := $(VENV)/.installed-bench
 CLAUDE := .claude-cli/claude
 JS_STAMP := tests/js/node_modules/.installed
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 
-.PHONY: up test claude js lint lock clean help
+.PHONY: up test bench claude js lint lock clean help
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/'
@@ -28,6 +29,9 @@ test: $(DEV_STAMP) ## the whole test suite; what this machine cannot run is skip
 claude: $(CLAUDE) ## optional: install the Claude Code CLI from npm under this directory
 
 js: $(JS_STAMP) ## optional: install what checks the pages' JavaScript from npm; `make test` then does
+
+bench: $(BENCH_STAMP) ## the broker beside Redis, NATS, PostgreSQL and a SQLite queue, as far as they are here
+	@$(BIN)/python tests/benchmarks/bench_peers.py $(BENCH_FLAGS)
 
 lint: $(DEV_STAMP) ## ruff and strict types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
@@ -51,6 +55,11 @@ $(DEV_STAMP): $(LOCKS)/dev.txt $(RUN_STAMP)
 	@$(PIP) install --require-hashes --only-binary :all: -r $(LOCKS)/dev.txt
 	@touch $@
 
+$(BENCH_STAMP): $(LOCKS)/bench.txt $(DEV_STAMP)
+	@echo "installing the clients of the queues to compare with"
+	@$(PIP) install --require-hashes --only-binary :all: -r $(LOCKS)/bench.txt
+	@touch $@
+
 $(CLAUDE): $(LOCKS)/claude/package-lock.json
 	@command -v npm >/dev/null || { echo "the Claude Code CLI comes from npm: install nodejs and npm first" >&2; exit 1; }
 	@mkdir -p .claude-cli && cp $(LOCKS)/claude/package.json $(LOCKS)/claude/package-lock.json .claude-cli/
@@ -70,7 +79,10 @@ lock: $(DEV_STAMP) ## renew the lock files (needs the package indexes; review th
 	@cd $(LOCKS) && for set in run dev; do \
 	  ../../$(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras \
 	    --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header --no-annotate \
-	    $$(test $$set = dev && echo --extra dev) --output-file $$set.txt ../../pyproject.toml build.in; done
+	    $$(test $$set = dev && echo --extra dev) --output-file $$set.txt ../../pyproject.toml build.in; done; \
+	  ../../$(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras \
+	    --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header --no-annotate \
+	    --output-file bench.txt bench.in
 	@for set in $(LOCKS)/claude tests/js; do \
 	  (cd $$set && npm install --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved) || exit 1; done
 	@$(BIN)/python nix/python/update.py

@@ -22,6 +22,8 @@ OWN = {"hive_agent", "hive_core", "hive_shared", "tests"}
 
 # The name of an import where it is not that of the package.
 PACKAGE_OF = {
+    "nats": "nats-py",
+    "persistqueue": "persist-queue",
     "pydantic_settings": "pydantic-settings",
     "tree_sitter": "tree-sitter",
     "tree_sitter_nix": "tree-sitter-nix",
@@ -89,10 +91,10 @@ def package_of(name: str) -> str:
     return canonicalize_name(PART_OF.get(name, PACKAGE_OF.get(name, name)))
 
 
-@pytest.mark.parametrize("name", ["run.txt", "dev.txt"])
-def test_every_package_is_pinned_with_its_hashes(name: str) -> None:
+@pytest.mark.parametrize(("name", "at_least"), [("run.txt", 20), ("dev.txt", 20), ("bench.txt", 3)])
+def test_every_package_is_pinned_with_its_hashes(name: str, at_least: int) -> None:
     assert faults_of((LOCKS / name).read_text()) == []
-    assert len(locked(name)) > 20
+    assert len(locked(name)) > at_least
 
 
 @pytest.mark.parametrize(
@@ -161,9 +163,12 @@ def test_what_the_programs_import_is_declared() -> None:
 
 def test_what_the_tests_import_is_declared() -> None:
     run, dev = declared()
+    peers = [Requirement(line).name for line in (LOCKS / "bench.in").read_text().split("\n") if line]
     found = imported("tests", "nix")
 
-    assert {name: file for name, file in found.items() if package_of(name) not in {**run, **dev}} == {}
+    allowed = {*run, *dev, *peers}
+    assert {name: file for name, file in found.items() if package_of(name) not in allowed} == {}
+    assert set(peers) - {package_of(name) for name in found} == set(), "declared in vain"
     assert set(dev) - {package_of(name) for name in found} - set(USED_BY_NAME) == set(), "declared in vain"
 
 
