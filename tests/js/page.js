@@ -2,6 +2,8 @@
 
 import { parseHTML } from "linkedom";
 
+import { h } from "../../assets/js/dom.js";
+
 const { window } = parseHTML("<!doctype html><html><head></head><body></body></html>");
 
 const NAMES = ["document", "Node", "Element", "HTMLElement", "HTMLDetailsElement", "DocumentFragment", "Text", "Event"];
@@ -18,9 +20,7 @@ export function dangers(root) {
   );
 }
 
-/** `children` as `h()` takes them, within one element. */
+/** `children` within one element. */
 export function within(children) {
-  const box = document.createElement("div");
-  for (const child of [children].flat()) if (child || child === 0) box.append(child);
-  return box;
+  return h("div", null, ...[children].flat());
 }
