@@ -5,14 +5,17 @@ import { renderBadges } from "./badges.js";
 import { showConnection } from "./connection.js";
 import { keepAges, one, setText, show } from "./dom.js";
 import { keepDrafts } from "./drafts.js";
+import { Find } from "./find.js";
 import { takeForms } from "./forms.js";
 import { renderLogin } from "./login_panel.js";
 import { announce, toast } from "./notices.js";
 import { Prompt } from "./prompt.js";
+import { RowTools } from "./row_tools.js";
 import { follow } from "./stream.js";
 import { Terminal } from "./terminal.js";
 import { asText, shorten } from "./text.js";
 import { Transcript } from "./transcript.js";
+import { Usage } from "./usage.js";
 
 /** @typedef {import("./types.js").HarnessState} HarnessState */
 /** @typedef {import("./types.js").AgentView} AgentView */
@@ -26,10 +29,11 @@ const base = `/agents/${encodeURIComponent(name)}/`;
 const terminal = new Terminal();
 const transcript = new Transcript();
 
-/** @type {{state: HarnessState|null, agent: AgentView|null, reachable: boolean}} */
-const now = { state: null, agent: null, reachable: false };
+/** @type {{state: HarnessState|null, agent: AgentView|null, reachable: boolean, usage: Usage}} */
+const now = { state: null, agent: null, reachable: false, usage: new Usage() };
 let lastSeq = 0;
 let oldestSeq = 0; // of the events that were asked for
+let firstSeq = 1; // of all that the harness still has
 let statesTold = 0; // by the stream: an answer that was asked for before is out of date
 let cleared = 0; // events up to this one were wiped from view by /clear
 
@@ -38,7 +42,7 @@ function render() {
   if (now.state) renderLogin(now.state.login, now.reachable);
   const state = now.agent?.state;
   show(one("#start-form"), state === "stopped" || state === "crashed");
-  show(one("#empty"), terminal.list.childElementCount === 0 && now.reachable);
+  show(one("#empty"), terminal.blocks.count === 0 && now.reachable);
   renderAsleep();
   document.title = `${now.state?.badge === "thinking" && now.reachable ? "🧠 " : ""}${name} · hyperhive`;
 }
@@ -67,9 +71,9 @@ function showState(state) {
   render();
 }
 
-/** @param {LiveEvent[]} events */
-function pastOf(events) {
-  return events.map((event) => ({ seq: event.seq, rows: transcript.rows(event) }));
+/** @param {LiveEvent[]} events @param {Transcript} [told]  of its own for what is older than what is shown */
+function pastOf(events, told = transcript) {
+  return events.map((event) => ({ seq: event.seq, rows: told.rows(event) }));
 }
 
 /** Snapshot: state and the recent past; the stream goes on after it. */
@@ -80,6 +84,9 @@ async function load() {
     getJson(`${base}events/history?limit=${HISTORY}`),
   ]);
   lastSeq = past.seq;
+  firstSeq = past.first ?? 1;
+  now.usage = new Usage();
+  for (const event of past.events) now.usage.see(event);
   if (cleared > lastSeq) cleared = 0; // a new history
   terminal.replace(pastOf(past.events.filter((/** @type {LiveEvent} */ event) => event.seq > cleared)));
   showState(state);
@@ -127,6 +134,7 @@ function showLive(event) {
   lastSeq = event.seq;
   terminal.add(transcript.rows(event), event.seq);
   show(one("#empty"), false);
+  if (now.usage.see(event)) render();
   tell(event);
 }
 
@@ -150,20 +158,23 @@ function onConnection(connection) {
   }
 }
 
+function hasOlder() {
+  return oldestSeq > firstSeq && !terminal.isFull;
+}
+
 function offerOlder() {
-  show(one("#older"), oldestSeq > 1 && !terminal.isFull);
+  oldestSeq = terminal.takeTrimmed() || oldestSeq; // rows that were too many can be asked for again
+  show(one("#older"), hasOlder());
 }
 
 async function loadOlder() {
   const button = /** @type {HTMLButtonElement} */ (one("#older"));
-  const before = terminal.wasTrimmed ? terminal.firstSeq : oldestSeq;
   button.disabled = true;
   try {
-    const { events } = await getJson(`${base}events/history?limit=${OLDER}&before=${before}`);
+    const { events } = await getJson(`${base}events/history?limit=${OLDER}&before=${oldestSeq}`);
     cleared = 0;
-    terminal.prepend(pastOf(events));
     oldestSeq = events[0]?.seq ?? 0; // none left: the history ends here
-    offerOlder();
+    terminal.prepend(pastOf(events, new Transcript()));
   } catch (error) {
     toast(`Older events could not be loaded: ${error instanceof Error ? error.message : error}`, "error");
   } finally {
@@ -179,6 +190,8 @@ function clear() {
 }
 
 setText(one("#agent-name"), name);
+new RowTools(terminal.blocks); // the keys of the terminal come before those of every page
+new Find({ terminal, older: loadOlder, hasOlder });
 takeForms();
 keepAges();
 new Prompt({
@@ -195,6 +208,7 @@ for (const form of document.querySelectorAll("form[data-path]")) {
 }
 one("#start-form").setAttribute("action", `/start/${encodeURIComponent(name)}`);
 one("#older").addEventListener("click", () => void loadOlder());
+terminal.onRows(offerOlder);
 const live = follow({ url: `${base}events/stream`, load, onEvent, onConnection });
 one("#connection").addEventListener("click", () => live.reload());
 document.addEventListener("hive:done", () => (now.reachable ? void refreshState() : live.reload()));

@@ -56,3 +56,8 @@ function walk(old, now, lengths) {
   while (j < now.length) lines.push(line("+", now[j++]));
   return lines;
 }
+
+/** A diff as text, as people paste it. @param {DiffLine[]} lines */
+export function diffText(lines) {
+  return lines.map(({ mark, text }) => `${mark} ${text}`).join("\n");
+}

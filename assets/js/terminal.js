@@ -3,25 +3,40 @@
  * Every row knows the `seq` of its event, so none is shown twice.
  */
 
+import { Blocks } from "./blocks.js";
 import { h, one, setText, show } from "./dom.js";
 
-const ROWS_MAX = 5000;
+const ROWS_MAX = 5000; // while the reader follows
+const ROWS_READ_MAX = 20_000; // while they read further up: what they asked for stays
 const NEAR_BOTTOM_PX = 48;
 
 export class Terminal {
   constructor() {
     this.scroller = one("#terminal");
     this.list = one("#rows");
+    this.blocks = new Blocks(this.list);
     this.pill = one("#new-rows");
     this.sticky = true;
     this.waiting = 0;
     this.wasTrimmed = false;
-    /** Rows that wait for the next frame: a burst of events costs one layout. @type {HTMLElement[]} */
+    /** What waits for the next frame: a burst of events costs one layout. @type {import("./blocks.js").Told[]} */
     this.pending = [];
     this.scroller.addEventListener("scroll", () => this.onScroll(), { passive: true });
     this.pill.addEventListener("click", () => this.toBottom());
-    // A soft keyboard, a rotated phone, a growing prompt: the bottom stays the bottom.
-    new ResizeObserver(() => this.sticky && this.toBottom()).observe(this.scroller);
+    // A soft keyboard, a rotated phone, a growing prompt, rows that turn out higher than guessed: the bottom
+    // stays the bottom.
+    const resized = new ResizeObserver(() => this.sticky && this.toBottom());
+    resized.observe(this.scroller);
+    resized.observe(this.list);
+  }
+
+  /** Calls `listener` after rows came or went. @param {() => void} listener */
+  onRows(listener) {
+    this.list.addEventListener("hive:rows", listener);
+  }
+
+  told() {
+    this.list.dispatchEvent(new CustomEvent("hive:rows"));
   }
 
   onScroll() {
@@ -49,68 +64,70 @@ export class Terminal {
    */
   add(rows, seq = 0) {
     if (rows.length === 0) return;
-    for (const each of rows) {
-      each.dataset.seq = String(seq);
-      each.classList.add("arriving");
-    }
+    for (const each of rows) each.classList.add("arriving");
     if (this.pending.length === 0) nextFrame(() => this.flush());
-    this.pending.push(...rows);
+    this.pending.push({ seq, rows });
   }
 
   flush() {
-    const rows = this.pending;
+    const told = this.pending.slice(-ROWS_MAX);
     this.pending = [];
-    if (rows.length === 0) return;
-    this.list.append(...rows.slice(-ROWS_MAX));
+    if (told.length === 0) return;
+    this.blocks.append(told);
     this.trim();
+    const amount = told.reduce((sum, { rows }) => sum + rows.length, 0);
     if (this.sticky) this.toBottom();
-    else this.countNew(this.waiting + rows.length);
+    else this.countNew(this.waiting + amount);
+    this.told();
   }
 
   /**
    * Shows a past all at once and without animation, instead of what was there.
-   * @param {{seq: number, rows: HTMLElement[]}[]} past
+   * @param {import("./blocks.js").Told[]} past
    */
   replace(past) {
     this.pending = [];
     this.wasTrimmed = false;
-    this.list.replaceChildren(fragment(past));
+    this.blocks.replace(past);
+    this.sticky = true;
     this.trim();
     this.toBottom();
+    this.told();
   }
 
   /** Puts an older past above, keeping what is being read in its place.
-   * @param {{seq: number, rows: HTMLElement[]}[]} past */
+   * @param {import("./blocks.js").Told[]} past */
   prepend(past) {
     this.flush();
     const { scrollHeight, scrollTop } = this.scroller;
-    this.list.prepend(fragment(past));
+    this.blocks.prepend(past);
     this.scroller.scrollTop = scrollTop + this.scroller.scrollHeight - scrollHeight;
+    this.told();
   }
 
   clear() {
     this.pending = [];
     this.wasTrimmed = false;
-    this.list.replaceChildren();
+    this.blocks.replace([]);
     this.toBottom();
+    this.told();
   }
 
-  /** Oldest out when there are too many, an event's rows together. */
+  /** Oldest out when there are too many. */
   trim() {
-    let excess = this.list.childElementCount - ROWS_MAX;
-    let seq = "";
-    for (let first = this.list.firstElementChild; first instanceof HTMLElement; first = this.list.firstElementChild) {
-      const sameEvent = seq !== "" && seq !== "0" && first.dataset.seq === seq;
-      if (excess <= 0 && !sameEvent) return;
-      seq = first.dataset.seq ?? "";
-      first.remove();
-      this.wasTrimmed = true;
-      excess -= 1;
-    }
+    const dropped = this.blocks.dropOldest(this.sticky ? ROWS_MAX : ROWS_READ_MAX);
+    this.wasTrimmed = this.wasTrimmed || dropped;
+  }
+
+  /** After rows went because they were too many: the oldest event that is left. Else 0. */
+  takeTrimmed() {
+    const seq = this.wasTrimmed ? this.firstSeq : 0;
+    this.wasTrimmed = false;
+    return seq;
   }
 
   get isFull() {
-    return this.list.childElementCount >= ROWS_MAX;
+    return this.blocks.count >= ROWS_READ_MAX;
   }
 
   /** The oldest event on screen, or 0. */
@@ -124,18 +141,6 @@ export class Terminal {
 function nextFrame(work) {
   if (document.hidden) setTimeout(work, 250);
   else requestAnimationFrame(work);
-}
-
-/** @param {{seq: number, rows: HTMLElement[]}[]} past */
-function fragment(past) {
-  const all = document.createDocumentFragment();
-  for (const { seq, rows } of past) {
-    for (const each of rows) {
-      each.dataset.seq = String(seq);
-      all.append(each);
-    }
-  }
-  return all;
 }
 
 /** A row that only this page knows of. @param {string} mark @param {string} text @param {"local"|"fail"} [kind] */

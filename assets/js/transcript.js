@@ -1,10 +1,13 @@
 /** Live events as terminal rows. Noise is dropped; an event of an unknown shape is shown folded, never lost. */
 
+import { prose } from "./prose.js";
 import { h } from "./dom.js";
+import { linked } from "./links.js";
 import { hueOf } from "./messages.js";
 import { renderTool } from "./renderers.js";
-import { asJson, fold, foldable, output, row, words } from "./rows.js";
-import { asText, clock, count, duration, money } from "./text.js";
+import { resultRows } from "./results.js";
+import { asJson, fold, foldable, happened, isShort, row, standsFor, words } from "./rows.js";
+import { asText, clock, count, duration, headline, money } from "./text.js";
 
 /** @typedef {import("./types.js").LiveEvent} LiveEvent */
 
@@ -16,16 +19,29 @@ const NOISE = new Set([
   "control_request",
   "keep_alive",
 ]);
-const TOOLS_REMEMBERED = 2000;
+const CALLS_REMEMBERED = 2000;
+const TURN_FLAT_LINES = 12;
+const THOUGHT_FLAT_CHARACTERS = 1500;
 
 export class Transcript {
   constructor() {
-    /** Tool names by the id of their call, to know whose result arrives. @type {Map<string, string>} */
-    this.tools = new Map();
+    /** Calls by their id, to know whose result arrives. @type {Map<string, {name: string, atMs: number}>} */
+    this.calls = new Map();
+    /** The call that the newest row tells of, if it tells of one. */
+    this.lastCall = "";
+    this.atMs = 0;
   }
 
   /** The rows of one event; none for noise. @param {LiveEvent} event @returns {HTMLElement[]} */
   rows(event) {
+    this.atMs = event.at_ms;
+    const rows = this.told(event);
+    for (const each of rows) happened(each, event.at_ms);
+    return rows;
+  }
+
+  /** @param {LiveEvent} event */
+  told(event) {
     const data = event.data ?? {};
     switch (event.kind) {
       case "turn_start":
@@ -46,21 +62,17 @@ export class Transcript {
     if (line.type === "assistant" || line.type === "user") return this.contents(line);
     if (line.type === "system") return system(line);
     if (NOISE.has(line.type)) return [];
-    return [
-      row(
-        "note",
-        "·",
-        fold([words(asText(line.type) || "unknown event")], () => output(asJson(line))),
-      ),
-    ];
+    return [row("note", "·", fold([words(asText(line.type) || "unknown event")], asJson(line)))];
   }
 
-  /** @param {Record<string, any>} line */
+  /** What a helper inside the agent does is set in. @param {Record<string, any>} line */
   contents(line) {
     const content = line.message?.content;
-    if (typeof content === "string") return line.type === "assistant" ? text(content) : aside(content);
-    if (!Array.isArray(content)) return [];
-    return content.flatMap((block) => this.block(block ?? {}, line.type));
+    const blocks = typeof content === "string" ? [{ type: "text", text: content }] : content;
+    if (!Array.isArray(blocks)) return [];
+    const rows = blocks.flatMap((block) => this.block(block ?? {}, line.type));
+    if (line.parent_tool_use_id) for (const each of rows) each.classList.add("row-sub");
+    return rows;
   }
 
   /** @param {Record<string, any>} block @param {string} speaker @returns {HTMLElement[]} */
@@ -73,48 +85,37 @@ export class Transcript {
       case "redacted_thinking":
         return thinking("");
       case "tool_use":
+      case "server_tool_use":
+      case "mcp_tool_use":
         this.remember(asText(block.id), asText(block.name));
         return [row("tool", "→", ...renderTool(block.name, block.input))];
       case "tool_result":
+      case "mcp_tool_result":
         return this.result(block);
       default:
-        return [
-          row(
-            "note",
-            "·",
-            fold([words(asText(block.type) || "content")], () => output(asJson(block))),
-          ),
-        ];
+        return [row("note", "·", fold([words(asText(block.type) || "content")], asJson(block)))];
     }
   }
 
   /** @param {string} id @param {string} name */
   remember(id, name) {
-    if (this.tools.size >= TOOLS_REMEMBERED) this.tools.delete(this.tools.keys().next().value ?? "");
-    this.tools.set(id, name);
+    if (this.calls.size >= CALLS_REMEMBERED) this.calls.delete(this.calls.keys().next().value ?? "");
+    this.calls.set(id, { name, atMs: this.atMs });
+    this.lastCall = id;
   }
 
   /** @param {Record<string, any>} block */
   result(block) {
-    const tool = this.tools.get(asText(block.tool_use_id)) ?? "";
-    const said = resultText(block.content);
-    const failed = block.is_error === true;
-    if (!failed && tool === "TodoWrite") return []; // the list itself was shown
-    if (said.trim() === "")
-      return [
-        row(
-          failed ? "fail" : "result",
-          failed ? "✗" : "←",
-          h("span", { class: "hint" }, failed ? "failed without a word" : "done, no output"),
-        ),
-      ];
-    return [row(failed ? "fail" : "result", failed ? "✗" : "←", foldable(said, failed))];
+    const id = asText(block.tool_use_id);
+    const call = this.calls.get(id);
+    const isLast = id === this.lastCall;
+    return resultRows(block, call ? { ...call, isLast } : null, this.atMs);
   }
 }
 
 /** @param {string} said */
 function text(said) {
-  return said.trim() === "" ? [] : [row("text", "▌", h("div", { class: "words" }, said.trim()))];
+  return said.trim() === "" ? [] : [row("text", "▌", prose(said.trim()))];
 }
 
 /** What the CLI itself put into the conversation. @param {string} said */
@@ -124,17 +125,10 @@ function aside(said) {
 
 /** @param {string} thought */
 function thinking(thought) {
-  if (thought.trim() === "") return [row("think", "·", "thinking …")];
-  return [row("think", "·", h("div", { class: "words" }, thought.trim()))];
-}
-
-/** A result's content is a text, or blocks of which some are text. @param {unknown} content @returns {string} */
-function resultText(content) {
-  if (typeof content === "string") return content;
-  if (!Array.isArray(content)) return content === undefined || content === null ? "" : asJson(content);
-  return content
-    .map((block) => (typeof block?.text === "string" ? block.text : `[${asText(block?.type) || "content"}]`))
-    .join("\n");
+  const said = thought.trim();
+  if (said === "") return [row("think", "·", "thinking …")];
+  if (said.length <= THOUGHT_FLAT_CHARACTERS) return [row("think", "·", h("div", { class: "words" }, linked(said)))];
+  return [row("think", "·", fold([words(headline(said, 140))], said))];
 }
 
 /** @param {Record<string, any>} line */
@@ -162,7 +156,14 @@ function turnStart(data, atMs) {
     data.redelivered === true && h("span", { class: "chip warn" }, "delivered again"),
     h("span", { class: "hint" }, ` · ${clock(atMs)}`),
   );
-  return row("turn", "◆", head, h("div", { class: "words turn-body" }, asText(data.body)));
+  return row("turn", "◆", head, turnBody(asText(data.body)));
+}
+
+/** What woke the agent; a long message is folded, as it is read elsewhere already. @param {string} body */
+function turnBody(body) {
+  const long = body.length > THOUGHT_FLAT_CHARACTERS || !(isShort(body) || body.split("\n").length <= TURN_FLAT_LINES);
+  const shown = long ? foldable(body) : standsFor(h("div", { class: "words sourced" }, linked(body)), body);
+  return h("div", { class: "turn-body" }, shown);
 }
 
 /** @param {Record<string, any>} data */

@@ -158,7 +158,7 @@ def test_every_element_a_script_asks_for_is_on_a_page() -> None:
         for module in MODULES
         for each in re.findall(r"\bone\(\s*[\"'`]#([\w-]+)[\"'`]", module.read_text())
     }
-    chips = set(re.findall(r"chip\(\"#([\w-]+)\"", (ASSETS / "js/badges.js").read_text()))
+    chips = set(re.findall(r"chip\(\"#([\w-]+)\"", (ASSETS / "js/chips.js").read_text()))
     assert len(asked) > 30
     assert (asked | chips) - ids == set()
 
