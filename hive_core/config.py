@@ -172,7 +172,7 @@ class Settings(BaseSettings):
     ] = {}
     hyperhive_flake: str | None = None  # pinned; where NixOS containers take hyperhive from
     private_network: bool = False  # of each NixOS container
-    user_namespaces: bool = False  # root in a NixOS container is nobody outside
+    user_namespaces: bool = True  # root in a NixOS container is nobody outside; else it is the host's root
     allow_unfree_claude_code: bool = False  # in NixOS containers
     group: str = "hive"  # may use host.sock, if the group exists
     limits: AgentLimits = AgentLimits()

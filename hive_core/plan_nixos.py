@@ -44,6 +44,7 @@ def options_of(settings: Settings) -> Options:
     return Options(
         private_users=settings.user_namespaces,
         private_network=settings.private_network,
+        system_call_filter=settings.system_call_filter,
         limits=settings.limits,
         stop_grace_seconds=settings.stop_grace_seconds,
         build_timeout_seconds=settings.build_timeout_seconds,

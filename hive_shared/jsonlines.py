@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from hive_shared.errors import BadJson, LineTooLong, TimedOut
 from hive_shared.wire import LINE_MAX_BYTES
@@ -11,6 +11,12 @@ from hive_shared.wire import LINE_MAX_BYTES
 # A StreamReader pauses its transport at twice the limit, so this bounds memory per connection.
 READ_LIMIT_BYTES = LINE_MAX_BYTES
 NESTING_MAX = 64
+
+
+class Room(Protocol):
+    """Memory that is shared: `wait` returns when there is so much of it for us."""
+
+    async def wait(self, units: int) -> None: ...
 
 
 def encode(value: Mapping[str, Any]) -> bytes:
@@ -34,13 +40,18 @@ def decode(line: bytes) -> dict[str, Any]:
     return value
 
 
-async def read_line(reader: asyncio.StreamReader, *, finish_within_seconds: float) -> bytes | None:
+async def read_line(
+    reader: asyncio.StreamReader, *, finish_within_seconds: float, room: Room | None = None
+) -> bytes | None:
     """The next line without its newline, or None at the end of the stream.
 
     Waiting for a line to begin takes as long as it takes; once begun, it must be finished within
     `finish_within_seconds`, or a peer could hold a connection with one byte. Raises `LineTooLong`
     or `TimedOut`; the connection is of no more use after either. A last line without a newline
     is dropped: half a request is no request.
+
+    What is longer than the reader's limit waits for `room`, in bytes, which the caller gives back; without
+    one the reader's limit has to be that of lines.
     """
     first = await reader.read(1)
     if not first:
@@ -49,7 +60,7 @@ async def read_line(reader: asyncio.StreamReader, *, finish_within_seconds: floa
         return b""
     try:
         async with asyncio.timeout(finish_within_seconds):
-            rest = await reader.readuntil(b"\n")
+            rest = await _rest_of_line(reader, room)
     except asyncio.IncompleteReadError:
         return None
     except asyncio.LimitOverrunError:
@@ -59,3 +70,17 @@ async def read_line(reader: asyncio.StreamReader, *, finish_within_seconds: floa
     if len(rest) > LINE_MAX_BYTES:
         raise LineTooLong
     return first + rest[:-1]
+
+
+async def _rest_of_line(reader: asyncio.StreamReader, room: Room | None) -> bytes:
+    parts: list[bytes] = []
+    length = 0
+    while True:
+        try:
+            return b"".join([*parts, await reader.readuntil(b"\n")])
+        except asyncio.LimitOverrunError as overrun:
+            length += overrun.consumed
+            if room is None or length > LINE_MAX_BYTES:
+                raise
+            await room.wait(overrun.consumed)
+            parts.append(await reader.readexactly(overrun.consumed))

@@ -23,6 +23,7 @@ from hive_shared.errors import (
 )
 from hive_shared.jsonlines import READ_LIMIT_BYTES, decode, encode, read_line
 from hive_shared.pace import Pace
+from hive_shared.shares import Pool, Share
 from hive_shared.wire import LINE_MAX_BYTES, Model, Request, Surface, parse_request
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,13 @@ class Limits:
 AGENT_LIMITS = Limits(
     connections=16, requests_per_second=50.0, request_burst=200.0, accepts_per_second=10.0, accept_burst=32.0
 )
+# What all agents together have beyond that. The harness needs one connection, and has it in any case.
+AGENT_CONNECTIONS_RESERVED = 4
+AGENT_CONNECTIONS_COMMON = 256
+# Of lines that have begun and are longer than `READ_AHEAD_BYTES`: an agent can always send one.
+READ_AHEAD_BYTES = 64 * 1024
+LINE_BYTES_RESERVED = LINE_MAX_BYTES + 1
+LINE_BYTES_COMMON = 64 * 2**20
 # Lines longer than this count for several requests, the other way too: reading and writing them takes time.
 BYTES_OF_A_REQUEST = 16 * 1024
 
@@ -70,6 +78,14 @@ class Connection:
         return f"c{self.number}"
 
 
+class Crowd:
+    """What the sockets of all agents draw from together: connections, and memory for long lines."""
+
+    def __init__(self) -> None:
+        self.connections = Pool(common=AGENT_CONNECTIONS_COMMON, reserve=AGENT_CONNECTIONS_RESERVED)
+        self.line_bytes = Pool(common=LINE_BYTES_COMMON, reserve=LINE_BYTES_RESERVED)
+
+
 Answer = Model | AsyncIterator[Model]
 Handler = Callable[[Request[Any], Connection], Awaitable[Answer]]
 
@@ -83,11 +99,14 @@ class SurfaceServer:
         listener: socket.socket,
         handler: Handler,
         limits: Limits | None = None,
+        crowd: Crowd | None = None,
     ) -> None:
         self.surface = surface
         self._listener = listener
         self._handler = handler
         self._limits = limits or Limits()
+        self._share = crowd.connections.share() if crowd else None
+        self._room = crowd.line_bytes.share() if crowd else None
         self._tasks: set[asyncio.Task[None]] = set()
         self._accepting: asyncio.Task[None] | None = None
         self._requests = Pace(self._limits.requests_per_second, self._limits.request_burst)
@@ -113,22 +132,30 @@ class SurfaceServer:
         return len(self._tasks)
 
     def _protocol(self) -> asyncio.StreamReaderProtocol:
-        return asyncio.StreamReaderProtocol(asyncio.StreamReader(limit=READ_LIMIT_BYTES), self._accept)
+        limit = READ_LIMIT_BYTES if self._room is None else READ_AHEAD_BYTES
+        return asyncio.StreamReaderProtocol(asyncio.StreamReader(limit=limit), self._accept)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._tasks) >= self._limits.connections:
+        if len(self._tasks) >= self._limits.connections or not (self._share is None or self._share.take()):
             writer.write(encode(_refusal(None, TooManyConnections())))
             writer.close()
             return
         task = asyncio.create_task(self._serve(reader, writer), name=f"{self.surface}-connection")
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if self._share is not None:
+            self._share.give()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = Connection(self.surface, next(_connection_numbers))
         channel = _Channel(writer, self._limits.write_seconds, self._requests)
         try:
-            conversation = _Conversation(connection, channel, self._handler, self._limits, self._requests)
+            conversation = _Conversation(
+                connection, channel, self._handler, self._limits, self._requests, self._room
+            )
             await conversation.run(reader)
         except (ConnectionError, TimeoutError, TimedOut):
             pass  # the peer has gone, or takes nothing: there is nobody left to tell
@@ -171,17 +198,40 @@ class _Channel:
                 raise ConnectionResetError from None
 
 
+class _LineRoom:
+    """What the line that one connection reads, or answers, holds of its socket's share."""
+
+    def __init__(self, share: Share) -> None:
+        self._share = share
+        self._held = 0
+
+    async def wait(self, units: int) -> None:
+        await self._share.wait(units)
+        self._held += units
+
+    def empty(self) -> None:
+        self._share.give(self._held)
+        self._held = 0
+
+
 class _Conversation:
     """Requests of one connection: in order, or side by side where they carry ids."""
 
     def __init__(
-        self, connection: Connection, channel: _Channel, handler: Handler, limits: Limits, pace: Pace
+        self,
+        connection: Connection,
+        channel: _Channel,
+        handler: Handler,
+        limits: Limits,
+        pace: Pace,
+        room: Share | None,
     ) -> None:
         self._connection = connection
         self._channel = channel
         self._handler = handler
         self._limits = limits
         self._pace = pace
+        self._room = None if room is None else _LineRoom(room)
         self._slots = asyncio.Semaphore(limits.in_flight)
 
     async def run(self, reader: asyncio.StreamReader) -> None:
@@ -197,11 +247,19 @@ class _Conversation:
             for task in in_flight:
                 task.cancel()
             await asyncio.gather(*in_flight, return_exceptions=True)
+            self._forget_line()
+
+    def _forget_line(self) -> None:
+        if self._room is not None:
+            self._room.empty()
 
     async def _lines(self, reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
         while True:
+            self._forget_line()
             try:
-                line = await read_line(reader, finish_within_seconds=self._limits.line_seconds)
+                line = await read_line(
+                    reader, finish_within_seconds=self._limits.line_seconds, room=self._room
+                )
             except (LineTooLong, TimedOut) as error:
                 await self._channel.put(_refusal(None, error))
                 await _discard(reader)

@@ -91,8 +91,9 @@ class Programs:
 class Options:
     """How containers are made here."""
 
-    private_users: bool = False  # root inside is nobody outside; binds are idmapped
+    private_users: bool = True  # root inside is nobody outside; binds are idmapped
     private_network: bool = False  # a network of its own, to the world by NAT
+    system_call_filter: bool = True  # a few more refused than nspawn itself does
     limits: AgentLimits = field(
         default_factory=AgentLimits
     )  # what `limits` says in words; each container has its own
@@ -324,7 +325,12 @@ class NixosRuntime:
         """The binds; raises `HiveError` if one of them cannot be."""
         for bind in spec.binds:
             _check_source(bind.source)
-        return " ".join(nspawn_flags(spec.binds, private_users=self._options.private_users))
+        flags = nspawn_flags(
+            spec.binds,
+            private_users=self._options.private_users,
+            system_call_filter=self._options.system_call_filter,
+        )
+        return " ".join(flags)
 
     def _write_conf(self, container: str, system: NixosSystem, flags: str) -> None:
         """Our values in the conf of a container that exists; nothing is written if they are there."""

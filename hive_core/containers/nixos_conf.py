@@ -164,6 +164,12 @@ class Confs:
 # whatever order the flags are in.
 NIX_DAEMON_COVER: Final = "--tmpfs=/nix/var/nix/daemon-socket:ro,mode=0000"
 
+# nspawn has a list of system calls that it allows. io_uring is on it: it does without a system call what a
+# filter forbids, and kernels were broken through by it again and again. Programs fall back.
+NO_IO_URING: Final = tuple(
+    f"--system-call-filter=~io_uring_{name}" for name in ("setup", "enter", "register")
+)
+
 
 def network_values(conf: Conf, confs: Confs, *, private: bool) -> dict[str, str]:
     """The host's network, or one of its own with a pair of addresses, which is kept for life."""
@@ -178,9 +184,13 @@ def network_values(conf: Conf, confs: Confs, *, private: bool) -> dict[str, str]
     return {"PRIVATE_NETWORK": "1", **cleared, "HOST_ADDRESS": host, "LOCAL_ADDRESS": local}
 
 
-def nspawn_flags(binds: Sequence[Bind], *, private_users: bool) -> list[str]:
+def nspawn_flags(binds: Sequence[Bind], *, private_users: bool, system_call_filter: bool = True) -> list[str]:
     """Flags of ours for systemd-nspawn; raises `BadRequest` for a path that no flag can name."""
-    return [NIX_DAEMON_COVER, *(_bind_flag(bind, private_users=private_users) for bind in binds)]
+    return [
+        NIX_DAEMON_COVER,
+        *(NO_IO_URING if system_call_filter else ()),
+        *(_bind_flag(bind, private_users=private_users) for bind in binds),
+    ]
 
 
 def check_path(path: Path) -> str:

@@ -41,6 +41,7 @@ def drop_in_text(limits: AgentLimits, *, stop_grace_seconds: float) -> str:
         f"MemoryMax={limits.memory_max_bytes}",
         "MemorySwapMax=0",
         f"TasksMax={limits.tasks_max}",
+        "OOMScoreAdjust=500",  # when the machine has no memory left, agents end before core does
     ]
     if limits.cpu_quota_percent:
         lines.append(f"CPUQuota={limits.cpu_quota_percent}%")

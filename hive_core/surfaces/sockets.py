@@ -15,7 +15,7 @@ from hive_core.untrusted import delete_tree
 from hive_shared.errors import HiveError
 from hive_shared.names import MANAGER
 from hive_shared.paths import HostPaths
-from hive_shared.server import AGENT_LIMITS, Handler, SurfaceServer
+from hive_shared.server import AGENT_LIMITS, Crowd, Handler, SurfaceServer
 from hive_shared.sockets import listen, private_name
 from hive_shared.wire import Surface
 
@@ -41,6 +41,7 @@ class AgentSockets:
         self._paths = paths
         self._handler_of = handler_of
         self._owner = owner
+        self._crowd = Crowd()
         self._open: dict[str, _Open] = {}
 
     async def open(self, record: AgentRecord) -> None:
@@ -61,7 +62,7 @@ class AgentSockets:
         except OSError as error:
             raise HiveError(f"socket of {name}: {path}: {error.strerror}") from None
         surface = Surface.MANAGER if name == MANAGER else Surface.AGENT
-        server = SurfaceServer(surface, listener, self._handler_of(name), AGENT_LIMITS)
+        server = SurfaceServer(surface, listener, self._handler_of(name), AGENT_LIMITS, self._crowd)
         await server.start()
         identity = _identity(path)
         if identity is None:

@@ -88,8 +88,8 @@ in
 
     userNamespaces = mkOption {
       type = types.bool;
-      default = false;
-      description = "Run each container with user ids of its own, so that its root is nobody outside.";
+      default = true;
+      description = "Run each container with user ids of its own, so that its root is nobody outside. Without it an agent that is turned has the host.";
     };
 
     agent = {

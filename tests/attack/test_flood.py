@@ -23,7 +23,15 @@ from hive_shared import wire
 from hive_shared.client import Client
 from hive_shared.errors import HiveError, Paused
 from hive_shared.pace import Pace
-from hive_shared.server import AGENT_LIMITS, Connection, Limits, SurfaceServer
+from hive_shared.server import (
+    AGENT_CONNECTIONS_COMMON,
+    AGENT_CONNECTIONS_RESERVED,
+    AGENT_LIMITS,
+    Connection,
+    Crowd,
+    Limits,
+    SurfaceServer,
+)
 from hive_shared.sockets import listen
 from hive_shared.wire import Ack, Send, Surface
 from tests.benchmarks import bench_fairness as crowd
@@ -167,6 +175,84 @@ async def test_connections_of_one_agent_are_few(tmp_path: Path, in_force: bool) 
                     while server.connections < 100:
                         await asyncio.sleep(0.01)
             assert (server.connections <= AGENT_LIMITS.connections) is in_force
+
+
+# --- all agents' sockets together -----------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def sockets_of(root: Path, many: int, crowd: Crowd | None) -> AsyncIterator[list[SurfaceServer]]:
+    async with contextlib.AsyncExitStack() as open_ones:
+        servers = []
+        for number in range(many):
+            listener = listen(root / f"{number}.sock", mode=0o600)
+            servers.append(SurfaceServer(Surface.AGENT, listener, _answer, AGENT_LIMITS, crowd))
+            await servers[-1].start()
+            open_ones.push_async_callback(servers[-1].close)
+        yield servers
+
+
+@IN_FORCE
+async def test_fifty_agents_that_take_all_connections_leave_some_for_each_other(
+    tmp_path: Path, in_force: bool
+) -> None:
+    together = Crowd() if in_force else None
+    async with sockets_of(tmp_path, 51, together) as servers, contextlib.AsyncExitStack() as held:
+        refused = 0
+        for number in range(50):
+            for _ in range(AGENT_LIMITS.connections):
+                reader, writer = await asyncio.open_unix_connection(tmp_path / f"{number}.sock")
+                held.callback(writer.close)
+                writer.write(b'{"op":"status"}\n')
+                refused += b"too_many_connections" in await reader.readline()
+        taken = sum(server.connections for server in servers)
+        assert taken + refused == 50 * AGENT_LIMITS.connections
+        assert (taken <= 50 * AGENT_CONNECTIONS_RESERVED + AGENT_CONNECTIONS_COMMON) is in_force
+        # The last of them comes when all the others hold what they got, and has its own.
+        async with contextlib.AsyncExitStack() as clients:
+            for _ in range(AGENT_CONNECTIONS_RESERVED):
+                late = await clients.enter_async_context(Client(tmp_path / "50.sock"))
+                await late.call(Ack(ids=[]))
+        assert min(server.connections for server in servers[:50]) >= AGENT_CONNECTIONS_RESERVED
+
+
+@IN_FORCE
+async def test_lines_that_never_end_fill_bounded_memory_and_leave_room_for_a_long_one(
+    tmp_path: Path, in_force: bool
+) -> None:
+    common = 4 * 2**20
+    together = Crowd() if in_force else None
+    if together is not None:
+        together.line_bytes.common = common
+    begun = b"x" * (wire.LINE_MAX_BYTES - 10)
+    async with sockets_of(tmp_path, 7, together), contextlib.AsyncExitStack() as held:
+        writers = []
+        for number in range(6):
+            for _ in range(8):
+                _, writer = await asyncio.open_unix_connection(tmp_path / f"{number}.sock")
+                held.callback(writer.transport.abort)
+                writer.write(begun)
+                writers.append(writer)
+        left = -1
+        while (now := sum(writer.transport.get_write_buffer_size() for writer in writers)) != left:
+            left = now
+            await asyncio.sleep(0.2)
+        if together is None:
+            assert left == 0  # core has all of it
+        else:
+            assert left > 0
+            assert together.line_bytes.taken <= common
+            assert together.line_bytes.taken > common // 2
+        async with Client(tmp_path / "6.sock") as calm:
+            await calm.call(Ack(ids=[]))
+            reader, writer = await asyncio.open_unix_connection(tmp_path / "6.sock")
+            padding = b" " * (wire.LINE_MAX_BYTES - 100)
+            writer.write(b'{"op":"ack","ids":[1],' + padding + b'"id":7}\n')
+            async with asyncio.timeout(GUARD_SECONDS):
+                assert b'"ok":true' in await reader.readline()
+            writer.close()
+    if together is not None:
+        assert (together.connections.taken, together.line_bytes.taken) == (0, 0)
 
 
 # --- the dashboard's port -------------------------------------------------------

@@ -7,7 +7,7 @@ import pytest
 from hive_shared import wire
 from tests.conftest import need
 from tests.support.hive import eventually
-from tests.support.inside import Inside, hostile_hive
+from tests.support.inside import Inside, hostile_hive, hostile_nixos_hive
 
 pytestmark = [pytest.mark.bubblewrap, pytest.mark.slow]
 
@@ -15,10 +15,13 @@ TASKS = 80
 MEMORY_BYTES = 400 * 2**20
 
 
-@pytest.fixture(scope="module")
-async def inside(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Inside]:
+@pytest.fixture(scope="module", params=["bubblewrap", "nspawn"])
+async def inside(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Inside]:
+    of_kind = hostile_hive if request.param == "bubblewrap" else hostile_nixos_hive
     limits = {"HIVE_LIMITS__TASKS_MAX": str(TASKS), "HIVE_LIMITS__MEMORY_MAX_BYTES": str(MEMORY_BYTES)}
-    async with hostile_hive(tmp_path_factory.mktemp("hive"), "alice", "bob", **limits) as running:
+    async with of_kind(tmp_path_factory.mktemp("hive"), "alice", "bob", **limits) as running:
         yield running
 
 

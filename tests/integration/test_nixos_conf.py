@@ -132,6 +132,9 @@ def test_flags_are_what_a_shell_splits_them_into() -> None:
     )
     assert done.stdout.splitlines() == [
         "--tmpfs=/nix/var/nix/daemon-socket:ro,mode=0000",
+        "--system-call-filter=~io_uring_setup",
+        "--system-call-filter=~io_uring_enter",
+        "--system-call-filter=~io_uring_register",
         "--bind=/run/x:/run/hive:idmap",
         "--bind-ro=/a:/applied",
     ]

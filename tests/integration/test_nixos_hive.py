@@ -59,7 +59,7 @@ async def test_agents_talk_and_outlive_a_core_that_is_killed(house: House) -> No
     hive = house.hive
     await hive.spawn("alice")
     status = await hive.call(wire.DaemonStatus())
-    assert status.isolation == "systemd-nspawn"
+    assert status.isolation == "systemd-nspawn, private users"
     await hive.send("alice", "reply at home in nspawn")
     await eventually(lambda: house.heard("at home in nspawn"), "alice answers")
 

@@ -138,7 +138,7 @@ def test_the_generated_flake_has_the_hives_settings(tmp_path: Path) -> None:
 
 def test_the_settings_decide_how_containers_are_made() -> None:
     options = options_of(Settings(private_network=True, stop_grace_seconds=3, build_parallel=5))
-    assert (options.private_network, options.private_users) == (True, False)
+    assert (options.private_network, options.private_users) == (True, True)
     assert (options.stop_grace_seconds, options.parallel) == (3, 5)
 
 

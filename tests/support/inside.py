@@ -11,18 +11,21 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hive_core.containers.bubblewrap import NoBubblewrap, Sandbox, find_sandbox
+from hive_shared import wire
 from hive_shared.names import MANAGER
-from tests.conftest import need
+from tests.conftest import PROJECT, need
 from tests.support.hive import Hive, eventually, running_hive
+from tests.support.nixos_stand_in import NixosHost
 
 CLI = Path(__file__).with_name("hostile_cli.py")
 LOOK_SECONDS = 0.05
+PYTHON_IN_NSPAWN = "/opt/python/bin/python3"
 API_KEY = "sk-ant-api03-of-the-operator-0123456789"
 
 # What programs in Python begin with; `tell` prints the one thing that the test gets.
@@ -61,10 +64,12 @@ class Inside:
     """Agents of a hive that run what they are told."""
 
     hive: Hive
+    interpreter: str = sys.executable  # inside
+    nspawn: bool = False
 
     async def python(self, code: str, agent: str = "alice") -> Any:
         """What a program in Python tells; fails with its output if it tells nothing."""
-        output = await self.run(f"#!{sys.executable} -P\n{PRELUDE}\n{code}", agent)
+        output = await self.run(f"#!{self.interpreter} -P\n{PRELUDE}\n{code}", agent)
         for line in output.splitlines():
             if line.startswith("FOUND "):
                 return json.loads(line.removeprefix("FOUND "))
@@ -105,31 +110,79 @@ async def find_isolation() -> Sandbox:
 
 @contextlib.asynccontextmanager
 async def hostile_hive(root: Path, *agents: str, **environment: str) -> AsyncIterator[Inside]:
-    """A hive with a manager and `agents`, each in a container of its own, with the operator's API key."""
+    """A hive with a manager and `agents`, each in a bubblewrap of its own, with the operator's API key."""
     await find_isolation()
-    program = root / "cli" / "claude"
-    program.parent.mkdir(parents=True)
-    (program.parent / CLI.name).write_bytes(CLI.read_bytes())
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{program.parent / CLI.name}" "$@"\n')
-    for place in (program, program.parent / CLI.name):
-        place.chmod(0o755)
-    program.parent.chmod(0o755)
-    key = root / "key"
-    key.touch(0o600)
-    key.write_text(API_KEY)
+    program = _hostile_program(root / "cli", sys.executable)
     given = {
         "HIVE_ISOLATION": "bubblewrap",
-        "HIVE_BACKEND": "claude",
         "HIVE_CLAUDE_PATH": str(program),
-        "HIVE_API_KEY_FILE": str(key),
-        "HIVE_SENDS_PER_MINUTE": "100000",
-        "HIVE_STOP_GRACE_SECONDS": "2",
+        **_settings(root),
         **environment,
     }
     async with running_hive(root / "hive", **given) as hive:
-        await eventually(lambda: hive.is_idle(MANAGER), "the manager is idle")
-        await asyncio.gather(*(hive.spawn(name) for name in agents))
+        await _begin(hive, agents)
         yield Inside(hive)
+
+
+@contextlib.asynccontextmanager
+async def hostile_nixos_hive(root: Path, *agents: str, **environment: str) -> AsyncIterator[Inside]:
+    """The same in containers of systemd-nspawn, on the stand-in of a NixOS host."""
+    program = _hostile_program(root / "cli", PYTHON_IN_NSPAWN)
+    host = await NixosHost(root / "host", program.parent).boot()
+    given = {
+        **_settings(root),
+        "HIVE_ROOT": str(root / "hive"),
+        "HIVE_CLAUDE_PATH": str(program),
+        "PYTHONPATH": str(PROJECT),
+        **environment,
+    }
+    command = (sys.executable, "-m", "tests.support.nixos_stand_in.serve", str(host.root))
+    hive = Hive(root / "hive", given, command)
+    try:
+        await hive.start()
+        await _begin(hive, agents)
+        yield Inside(hive, PYTHON_IN_NSPAWN, nspawn=True)
+        assert await hive.stop() == 0
+    except BaseException:
+        print(hive.log())
+        raise
+    finally:
+        await hive.kill()
+        await host.shut_down()
+
+
+async def _begin(hive: Hive, agents: Sequence[str]) -> None:
+    await eventually(lambda: hive.is_idle(MANAGER), "the manager is idle")
+    await asyncio.gather(*(hive.spawn(name) for name in agents))
+    if hive.command and agents:  # nspawn: the manager is given its agents' directories when it starts
+        await hive.call(wire.Restart(name=MANAGER))
+        await eventually(lambda: hive.is_idle(MANAGER), "the manager is back")
+
+
+def _settings(root: Path) -> dict[str, str]:
+    key = root / "key"
+    key.touch(0o600)
+    key.write_text(API_KEY)
+    return {
+        "HIVE_BACKEND": "claude",
+        "HIVE_API_KEY_FILE": str(key),
+        "HIVE_SENDS_PER_MINUTE": "100000",
+        "HIVE_STOP_GRACE_SECONDS": "2",
+        "HIVE_AGENT_PAGE_PORTS": "true",
+    }
+
+
+def _hostile_program(place: Path, interpreter: str) -> Path:
+    """The CLI that does what it is told, as it is called inside."""
+    program = place / "claude"
+    place.mkdir(parents=True)
+    (place / CLI.name).write_bytes(CLI.read_bytes())
+    where = place if interpreter == sys.executable else Path("/opt/cli")
+    libraries = "" if interpreter == sys.executable else "export LD_LIBRARY_PATH=/opt/python/lib; "
+    program.write_text(f'#!/bin/sh\n{libraries}exec "{interpreter}" -I -S "{where / CLI.name}" "$@"\n')
+    for shown in (program, place / CLI.name, place):
+        shown.chmod(0o755)
+    return program
 
 
 def owned(path: Path, text: str) -> Path:

@@ -37,6 +37,7 @@ class NixosHost:
     """One such host, under a directory of its own."""
 
     root: Path
+    cli: Path | None = None  # a directory with a program `claude` that the harnesses' backend is to run
     process: asyncio.subprocess.Process | None = field(default=None, repr=False)
     limits: str = ""  # what of the limits this machine enforces
     nix_daemon: socket.socket | None = field(default=None, repr=False)
@@ -142,6 +143,7 @@ class NixosHost:
             (str(PROJECT / "hive_agent"), "/opt/hyperhive/hive_agent"),
             (str(PROJECT / "hive_shared"), "/opt/hyperhive/hive_shared"),
             (str(PROJECT / "prompts"), "/opt/hyperhive/prompts"),
+            *([] if self.cli is None else [(str(self.cli), "/opt/cli")]),
         ]
 
 

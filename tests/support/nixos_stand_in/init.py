@@ -12,6 +12,7 @@ import subprocess
 import sys
 
 PYTHON = "/opt/python/bin/python3"
+CLI = "/opt/cli/claude"
 
 
 def main() -> int:
@@ -50,8 +51,9 @@ def environment() -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "HIVE_AGENT": container.removeprefix("h-"),
         "HIVE_ROLE": "agent" if container.startswith("h-") else "manager",
-        "HIVE_BACKEND": "rehearsal",
         "HIVE_ISOLATION": "nixos-container",
+        "HIVE_BACKEND": "claude" if os.path.exists(CLI) else "rehearsal",
+        "HIVE_CLAUDE": CLI if os.path.exists(CLI) else "",
     }
 
 

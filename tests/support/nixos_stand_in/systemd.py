@@ -44,6 +44,7 @@ if [[ -n "${HOST_ADDRESS-}${LOCAL_ADDRESS-}${HOST_ADDRESS6-}${LOCAL_ADDRESS6-}" 
 fi
 if [[ -n "${HOST_BRIDGE-}" ]]; then extra+=("--network-bridge=$HOST_BRIDGE"); fi
 for group in $GROUPS_TO_ENTER; do echo $$ >"$group"; done
+echo "$OOM_SCORE" >/proc/self/oom_score_adj
 exec systemd-nspawn --quiet --register=no --keep-unit -M "$INSTANCE" -D "$ROOT" "${extra[@]}" \
   --notify-ready=yes --kill-signal=SIGRTMIN+3 \
   --bind-ro="$STORE:$STORE$map" --bind-ro="$USR:/usr$map" $STORE_BINDS \
@@ -246,6 +247,7 @@ class Systemd:
             "STORE": str(HOST / "store"),
             "USR": CONFIG["usr"],
             "STORE_BINDS": " ".join(f"--bind-ro={source}:{target}" for source, target in CONFIG["binds"]),
+            "OOM_SCORE": unit.setting("OOMScoreAdjust", "0"),
             "GROUPS_TO_ENTER": " ".join(map(str, groups)),
         }
 
