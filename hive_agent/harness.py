@@ -24,6 +24,7 @@ from hive_agent.stats import TurnLog
 from hive_agent.status import Status
 from hive_agent.submit import Submissions
 from hive_agent.tools import Toolbox, ToolServer, tools_for
+from hive_agent.totals import Totals
 from hive_agent.turn import TurnRunner
 from hive_agent.wake import wake_prompt
 from hive_agent.web import PageServer
@@ -55,6 +56,7 @@ class Harness:
         self._database = Database(config.paths.events_database)
         self.history = History(self._database)
         self.turns = TurnLog(self._database)
+        self._totals = Totals(self._database)
         self.status = Status(self.turns.last())
         self._link = Link(config.paths.socket)
         self._inbox = Inbox(self._link)
@@ -118,6 +120,7 @@ class Harness:
             "model": self.model,
             "models": self._models(),
             **self.status.snapshot(),
+            "totals": self._totals.snapshot(),
             "login": backend.login.state(),
             "warm": backend.warm,
             "isolation": config.isolation,
@@ -253,6 +256,7 @@ class Harness:
         end = {"ok": ok, "outcome": result.outcome.value, "note": result.note, "stats": stats.model_dump()}
         self.history.publish(EventKind.TURN_END, end)
         self.turns.record(stats)
+        self._totals.add(stats)
         self.status.turn_ended(stats)
         log.info("turn: message %d: %s %s", message.id, result.outcome.value, result.note)
 

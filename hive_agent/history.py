@@ -92,6 +92,11 @@ class History:
         return self._seq
 
     @property
+    def first(self) -> int:
+        """The number of the oldest event that can still be told; without any, of the next one."""
+        return self._first()
+
+    @property
     def storing(self) -> bool:
         return self._database.storing
 

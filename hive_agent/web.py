@@ -160,7 +160,8 @@ def _history(history: History, request: Request) -> Response:
     limit = _number(request, "limit", default=KEPT_EVENTS, most=KEPT_EVENTS)
     before = _number(request, "before", default=2**53, most=2**53)
     events = ",".join(event.json() for event in history.recent(limit, before))
-    return Response(f'{{"events":[{events}],"seq":{history.seq}}}', media_type="application/json")
+    bounds = f'"first":{history.first},"seq":{history.seq}'
+    return Response(f'{{"events":[{events}],{bounds}}}', media_type="application/json")
 
 
 def _stream(harness: "Harness", request: Request) -> Response:

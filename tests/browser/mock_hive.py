@@ -129,6 +129,7 @@ class Harness:
     def __init__(self, name: str) -> None:
         self.state = harness_state(name)
         self.events: list[dict[str, Any]] = []
+        self.first = 1  # what is older is not stored any more
         self.listeners: list[asyncio.Queue[str | None]] = []
         self.down = False
 
@@ -498,7 +499,9 @@ class MockHive:
         before = int(request.query_params.get("before", 2**53))
         chosen = [each for each in harness.events if each["seq"] < before]
         limit = int(request.query_params.get("limit", 2000))
-        return JSONResponse({"events": chosen[-limit:], "seq": len(harness.events)})
+        bounds = {"first": harness.first, "seq": len(harness.events)}
+        chosen = [each for each in chosen if each["seq"] >= harness.first]
+        return JSONResponse({"events": chosen[-limit:], **bounds})
 
     async def _agent_stream(self, request: Request) -> Response:
         harness = self._harness(request)

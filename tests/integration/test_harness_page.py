@@ -31,7 +31,7 @@ STATE_FIELDS = {
         "since_ms",
     ),
     *("note", "resumes_at_ms", "unread", "turn", "last_turn", "context_tokens", "login", "warm", "isolation"),
-    *("operator_pronouns", "seq", "storing"),
+    *("operator_pronouns", "seq", "storing", "totals"),
 }
 
 

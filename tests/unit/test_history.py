@@ -86,6 +86,21 @@ def test_backfill_is_the_newest_events_oldest_first_and_can_page_back(tmp_path: 
     assert history.recent(3, before=1) == []
 
 
+def test_the_oldest_event_that_can_be_told_is_known(tmp_path: Path) -> None:
+    clock = Clock()
+    history = opened(tmp_path, clock)
+    assert history.first == 1, "of the first that will come"
+    note(history, "old")
+    clock.now_ms += KEPT_MS + 1
+    note(history, "new")
+    assert history.first == 1
+    history.trim()
+    assert history.first == 2
+    clock.now_ms += KEPT_MS + 1
+    history.trim()
+    assert history.first == 3
+
+
 def test_one_answer_is_bounded_however_large_its_events(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
