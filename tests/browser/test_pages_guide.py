@@ -46,7 +46,7 @@ def test_the_tour_opens_in_an_empty_hive_ticks_itself_off_and_is_remembered(
     page.reload()
     expect(page.locator("#container-list")).to_contain_text("alice")
     expect(tour).to_be_hidden()
-    page.get_by_role("button", name="show the tour again").click()
+    page.locator("#tour-again").click()
     expect(tour).to_be_visible()
 
 
