@@ -655,6 +655,7 @@ def _machine(hive: Hive) -> "Machine":
         api_key_file=settings.api_key_file,
         dashboard_port=settings.dashboard_port,
         configuration_error=problem,
+        system_call_filter=settings.system_call_filter,
     )
 
 

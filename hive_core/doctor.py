@@ -66,6 +66,7 @@ class Machine:
     api_key_file: Path | None = None
     dashboard_port: int = DASHBOARD_PORT
     configuration_error: str = ""
+    system_call_filter: bool = True
 
 
 def examine(machine: Machine) -> list[Finding]:
@@ -74,7 +75,7 @@ def examine(machine: Machine) -> list[Finding]:
         _python(),
         _sqlite(),
         _git(),
-        _bubblewrap(),
+        *_bubblewrap(machine),
         _user_namespaces(),
         _cgroups(),
         _claude(machine),
@@ -182,20 +183,51 @@ def _git() -> Finding:
     )
 
 
-def _bubblewrap() -> Finding:
+def _bubblewrap(machine: Machine) -> list[Finding]:
     """The daemon's own trial: with the same arguments, as the same user."""
-    from hive_core.containers.bubblewrap import NoBubblewrap, find_sandbox
+    from hive_core.containers.bubblewrap import Guard, NoBubblewrap, find_sandbox
 
     without = "without it agents run as plain processes, not isolated"
     path = shutil.which("bwrap")
     if path is None:
-        return Finding("bubblewrap", Verdict.OPTIONAL, f"not found; {without}", str(_BUBBLEWRAP))
+        return [Finding("bubblewrap", Verdict.OPTIONAL, f"not found; {without}", str(_BUBBLEWRAP))]
     try:
-        asyncio.run(find_sandbox(path))
+        sandbox = asyncio.run(find_sandbox(path, system_call_filter=machine.system_call_filter))
     except NoBubblewrap as error:
         get = "allow user namespaces (next line); in a container that needs the outer one's permission"
-        return Finding("bubblewrap", Verdict.OPTIONAL, f"{path}: {error.message}; {without}", get)
-    return Finding("bubblewrap", Verdict.OK, f"{run([path, '--version']).line}, works")
+        return [Finding("bubblewrap", Verdict.OPTIONAL, f"{path}: {error.message}; {without}", get)]
+    return [
+        Finding("bubblewrap", Verdict.OK, f"{run([path, '--version']).line}, works"),
+        _system_calls(Guard.SYSTEM_CALLS in sandbox.guards, machine.system_call_filter),
+        _abstract_sockets(Guard.SOCKETS in sandbox.guards),
+    ]
+
+
+def _system_calls(filtered: bool, wanted: bool) -> Finding:
+    """Whether a container of the trial really had the filter."""
+    name = "system call filter"
+    if filtered:
+        return Finding(name, Verdict.OK, "agents' system calls are filtered (seccomp)")
+    if not wanted:
+        get = "system_call_filter = true in the configuration"
+        return Finding(name, Verdict.OPTIONAL, "switched off; the rest of the sandbox holds", get)
+    get = (
+        f"a kernel with CONFIG_SECCOMP_FILTER on x86_64 or aarch64, bubblewrap with --seccomp; {_BUBBLEWRAP}"
+    )
+    found = "agents' system calls cannot be filtered here; the rest of the sandbox holds"
+    return Finding(name, Verdict.OPTIONAL, found, get)
+
+
+def _abstract_sockets(out_of_reach: bool) -> Finding:
+    name = "Landlock"
+    if out_of_reach:
+        return Finding(name, Verdict.OK, "abstract sockets of this machine are out of agents' reach")
+    found = (
+        "agents can connect to abstract Unix sockets of this machine, such as those of a desktop's session"
+    )
+    return Finding(
+        name, Verdict.OPTIONAL, found, "Linux 6.12 or later, with landlock among the kernel's lsm="
+    )
 
 
 def _user_namespaces() -> Finding:

@@ -97,7 +97,14 @@ class Sandbox:
 
     @property
     def words(self) -> str:
-        return "bubblewrap"
+        """For the operator: what holds, and what of it this machine could not have."""
+        said = ["bubblewrap"]
+        said.append(
+            "system calls filtered" if Guard.SYSTEM_CALLS in self.guards else "system calls not filtered"
+        )
+        if Guard.SOCKETS not in self.guards:
+            said.append("abstract sockets in reach")
+        return ", ".join(said)
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,8 @@ class Options:
         words = ["systemd-nspawn"]
         if self.private_users:
             words.append("private users")
+        else:
+            words.append("its root is the host's")
         if self.private_network:
             words.append("private network")
         return ", ".join(words)

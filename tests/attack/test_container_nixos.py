@@ -259,6 +259,28 @@ async def test_root_inside_is_nobody_outside_with_user_namespaces(cell: Cell) ->
     assert all(user > 65536 for user in users)
 
 
+async def test_root_inside_remounts_what_is_the_hosts_only_without_user_namespaces(cell: Cell) -> None:
+    """Nothing is written: that it could be opened is enough to know that it could be."""
+    code = """
+libc = ctypes.CDLL(None, use_errno=True)
+def writable(path):
+    return attempt(lambda: os.close(os.open(path, os.O_WRONLY)))
+libc.mount(None, b"/proc/sys", None, 32 | 4096, None)
+libc.umount2(b"/proc/sys", 2)
+os.makedirs("/tmp/proc")
+libc.mount(b"proc", b"/tmp/proc", b"proc", 0, None)
+found = {"setting": [writable(p + "/sys/kernel/core_pattern") for p in ("/proc", "/tmp/proc")]}
+libc.mount(None, b"/usr", None, 32 | 4096, None)
+found["system"] = os.access("/usr", os.W_OK)
+tell(found)
+"""
+    found = await cell.found(code)
+    if cell.kind == APART:
+        assert found == {"setting": ["PermissionError"] * 2, "system": False}
+    else:
+        assert "done" in found["setting"]
+
+
 async def test_the_hosts_loopback_cannot_be_reached_from_a_private_network(cell: Cell) -> None:
     server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]

@@ -77,6 +77,26 @@ def test_bubblewrap_is_really_run(tmp_path: Path, no_programs: Path) -> None:
     assert "-- " in (tmp_path / "calls").read_text()  # a command in a sandbox, not only --version
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_it_says_whether_system_calls_are_filtered_and_abstract_sockets_apart(
+    tmp_path: Path, no_programs: Path, wanted: bool
+) -> None:
+    program(no_programs, "bwrap", f'echo "$@" >> {tmp_path}/calls; echo "  --seccomp FD"')
+    findings = machine(tmp_path, system_call_filter=wanted)
+    calls = finding(findings, "system call filter")
+    assert calls.verdict is (Verdict.OK if wanted else Verdict.OPTIONAL)
+    assert ("are filtered" in calls.found) is wanted
+    assert finding(findings, "Landlock").verdict in (Verdict.OK, Verdict.OPTIONAL)
+
+
+def test_a_bubblewrap_that_cannot_filter_is_told(tmp_path: Path, no_programs: Path) -> None:
+    program(no_programs, "bwrap", "echo bubblewrap 0.1")
+    found = finding(machine(tmp_path), "system call filter")
+    assert found.verdict is Verdict.OPTIONAL
+    assert "cannot be filtered" in found.found
+    assert "apt install" in found.get
+
+
 def test_without_the_claude_cli_it_says_that_rehearsal_is_used_and_how_to_get_it(tmp_path: Path) -> None:
     found = finding(machine(tmp_path), "claude")
     assert found.verdict is Verdict.OPTIONAL
