@@ -15,7 +15,7 @@ CLAUDE := .claude-cli/claude
 JS_STAMP := tests/js/node_modules/.installed
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 
-.PHONY: up test bench claude js lint lock clean help
+.PHONY: up test bench claude js screenshots lint lock clean help
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/'
@@ -32,6 +32,9 @@ js: $(JS_STAMP) ## optional: install what checks the pages' JavaScript from npm;
 
 bench: $(BENCH_STAMP) ## the broker beside Redis, NATS, PostgreSQL and a SQLite queue, as far as they are here
 	@$(BIN)/python tests/benchmarks/bench_peers.py $(BENCH_FLAGS)
+
+screenshots: $(DEV_STAMP) ## every page and state, desktop and phone, into build/screenshots (needs chromium)
+	@$(BIN)/python -m tests.browser.screenshots $(SCREENSHOT_FLAGS)
 
 lint: $(DEV_STAMP) ## ruff and strict types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
