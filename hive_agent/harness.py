@@ -31,6 +31,7 @@ from hive_agent.web import PageServer
 from hive_shared.agent_options import builtin_tools, mcp_tools
 from hive_shared.errors import BadRequest, Conflict, HiveError
 from hive_shared.events import EventKind
+from hive_shared.log_fields import ids
 from hive_shared.wire import RECV_WAIT_DEFAULT_SECONDS, Badge, Message
 
 log = logging.getLogger(__name__)
@@ -247,7 +248,7 @@ class Harness:
             "in_reply_to": message.in_reply_to,
         }
         self.history.publish(EventKind.TURN_START, began)
-        log.info("turn: message %d from %s", message.id, message.sender)
+        log.info("turn: message %d from %s", message.id, message.sender, extra=ids(msg=message.id))
 
     def _ended(self, message: Message, result: TurnResult) -> None:
         update = {"message_id": message.id, "outcome": result.outcome.value}
@@ -258,7 +259,8 @@ class Harness:
         self.turns.record(stats)
         self._totals.add(stats)
         self.status.turn_ended(stats)
-        log.info("turn: message %d: %s %s", message.id, result.outcome.value, result.note)
+        told = ids(msg=self._inbox.in_turn or message.id)
+        log.info("turn: message %d: %s %s", message.id, result.outcome.value, result.note, extra=told)
 
     async def _ack(self) -> None:
         """Everything the turn took. A turn that has ended is acked even when we are being stopped."""

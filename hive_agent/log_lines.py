@@ -7,16 +7,18 @@ their arguments, so the model, or whoever talked to it, chooses words in it.
 import logging
 import sys
 
+from hive_shared.log_fields import words_of
 from hive_shared.redact import PATTERNS
 
 _PICTURES = 0x2400  # the block of "control pictures": ␊ for a newline, ␛ for escape
 
 
 class LogLines(logging.Formatter):
-    """`INFO hive_agent.tools: text`; no text can pass for a second line, or act on a terminal."""
+    """`INFO hive_agent.tools: text msg=12`; no text can pass for a second line, or act on a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = f"{record.levelname} {record.name}: {_one_line(PATTERNS.clean_text(record.getMessage()))}"
+        text = PATTERNS.clean_text(record.getMessage()) + words_of(record)
+        line = f"{record.levelname} {record.name}: {_one_line(text)}"
         if record.exc_info:
             trace = PATTERNS.clean_text(self.formatException(record.exc_info))
             line += "".join(f"\n  {_one_line(each)}" for each in trace.splitlines())

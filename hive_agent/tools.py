@@ -11,6 +11,7 @@ import secrets
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +30,7 @@ from hive_agent.submit import Packed, Submissions, visible
 from hive_agent.wake import describe_all, framed
 from hive_shared import __version__
 from hive_shared.errors import BadRequest, Conflict, ErrorCode, HiveError
+from hive_shared.log_fields import ids
 from hive_shared.sockets import listen
 from hive_shared.wire import (
     RECV_WAIT_MAX_SECONDS,
@@ -42,12 +44,15 @@ from hive_shared.wire import (
     Logs,
     Model,
     PrepareSpawn,
+    QuestionAsked,
     Remind,
+    ReminderSet,
     Request,
     RequestApplyCommit,
     RequestSpawn,
     Restart,
     Send,
+    Sent,
     Start,
     Status,
     Update,
@@ -66,6 +71,9 @@ SHORT_SHA_CHARACTERS = 12
 FLAGS_SHOWN = 20
 
 R = TypeVar("R", bound=Model)
+
+# What came of the tool call that is under way, as fields of its log line.
+_made: ContextVar[dict[str, list[int]]] = ContextVar("what a tool call made")
 
 # The arguments of a submitting call. Any other field that core refuses is about the commit.
 _OF_THE_CALL = ("agent", "name", "note", "commit_ref")
@@ -197,6 +205,11 @@ class Toolbox:
         self._me = me
         self._patience_seconds = patience_seconds
 
+    @property
+    def messages_in_turn(self) -> list[int]:
+        """The messages that whoever calls a tool now is working on."""
+        return self._inbox.in_turn
+
     async def send(self, asked: SendArguments) -> str:
         request = Send(to=asked.to, body=asked.body, in_reply_to=asked.in_reply_to, key=secrets.token_hex(16))
         sent = await self._call(request)
@@ -279,7 +292,7 @@ class Toolbox:
     async def _submit(self, request: Request[ApprovalAsked], packed: Packed, agent: str, what: str) -> str:
         patience_seconds = max(self._patience_seconds, SUBMIT_PATIENCE_SECONDS)
         try:
-            answer = await self._link.call(request, patience_seconds=patience_seconds)
+            answer = _noted(await self._link.call(request, patience_seconds=patience_seconds))
         except BadRequest as error:
             if error.field in _OF_THE_CALL:
                 raise
@@ -317,7 +330,7 @@ class Toolbox:
         return f"{heading}\n{framed('log', text)}"
 
     async def _call(self, request: Request[R]) -> R:
-        return await self._link.call(request, patience_seconds=self._patience_seconds)
+        return _noted(await self._link.call(request, patience_seconds=self._patience_seconds))
 
 
 @dataclass(frozen=True)
@@ -509,7 +522,12 @@ class ToolServer:
         self, _: ServerRequestContext[Any], params: types.CallToolRequestParams
     ) -> types.CallToolResult:
         began = time.monotonic()
-        text, failed = await self.call(params.name, params.arguments or {})
+        made: dict[str, list[int]] = {}
+        token = _made.set(made)
+        try:
+            text, failed = await self.call(params.name, params.arguments or {})
+        finally:
+            _made.reset(token)
         elapsed_ms = (time.monotonic() - began) * 1000
         log.info(
             "tool %s(%s) %s in %.0f ms: %s",
@@ -518,6 +536,7 @@ class ToolServer:
             "refused" if failed else "done",
             elapsed_ms,
             text.splitlines()[0][:160] if text else "",
+            extra=ids(msg=self._toolbox.messages_in_turn, **made),
         )
         return types.CallToolResult(content=[types.TextContent(type="text", text=text)], is_error=failed)
 
@@ -536,6 +555,21 @@ class ToolServer:
         except Exception:
             log.exception("tool %s failed", name)
             return f"{name} failed inside the harness; its log has the details. Tell the operator.", True
+
+
+def _noted(answer: R) -> R:
+    """The answer, whose ids the tool call's log line will name."""
+    made = _made.get({})
+    match answer:
+        case Sent():
+            made.setdefault("made", []).extend(answer.ids)
+        case ApprovalAsked():
+            made["approval"] = [answer.approval.id]
+        case QuestionAsked():
+            made["question"] = [answer.question_id]
+        case ReminderSet():
+            made["reminder"] = [answer.reminder_id]
+    return answer
 
 
 def _refusal(error: HiveError) -> str:

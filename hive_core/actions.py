@@ -103,6 +103,7 @@ class Actions:
         self.lifecycle = parts.lifecycle
         self.deployer = parts.deployer
         self.login_desk: LoginDesk | None = None  # set by the daemon once the web stands
+        self.measured: Callable[[], Awaitable[str]] | None = None  # likewise
         self._pronouns = parts.operator_pronouns
         self._describe = parts.describe
         self._proposals = parts.proposals
@@ -503,6 +504,13 @@ class Actions:
             "messages": _plain_list(messages),
             "activity": _plain_list(activity),
         }
+
+    async def metrics(self, who: Principal) -> str:
+        """Everything that is measured, as a scraper reads it (docs/metrics.md)."""
+        authorize(who, Operation.READ_METRICS)
+        if self.measured is None:
+            raise NotAvailable("this hive measures nothing")
+        return await self.measured()
 
     def publish_status(self) -> None:
         """Tell the dashboards how many of everything there are now."""

@@ -55,6 +55,7 @@ class Operation(StrEnum):
     LOGOUT_ALL = "logout_all"
     FOLLOW_LOGS = "follow_logs"
     READ_DASHBOARD = "read_dashboard"
+    READ_METRICS = "read_metrics"
     USE_AGENT_PAGE = "use_agent_page"
 
 
@@ -103,6 +104,7 @@ ALLOWED: dict[Operation, frozenset[Kind]] = {
     Operation.LOGOUT_ALL: _OPERATOR,
     Operation.FOLLOW_LOGS: _OPERATOR,
     Operation.READ_DASHBOARD: _OPERATOR,
+    Operation.READ_METRICS: _OPERATOR,
     Operation.USE_AGENT_PAGE: _OPERATOR,
 }
 
@@ -147,6 +149,7 @@ OPERATION_OF: dict[type[wire.Request[Any]], Operation] = {
     wire.Sessions: Operation.LIST_SESSIONS,
     wire.EndSession: Operation.END_SESSION,
     wire.LogoutAll: Operation.LOGOUT_ALL,
+    wire.Metrics: Operation.READ_METRICS,
 }
 
 # The manager cannot take itself away: nobody but the operator could bring it back.

@@ -25,6 +25,7 @@ from hive_core.registry import Registry
 from hive_core.send_rules import SendRules
 from hive_core.store import Store, messages
 from hive_core.store.engine import Work
+from hive_core.trail import Trail
 from hive_shared.errors import (
     BadRequest,
     Forbidden,
@@ -114,9 +115,11 @@ class Broker:
         clock: Clock = time_ms,
         monotonic: Callable[[], float] = time.monotonic,
         rules: SendRules | None = None,
+        trail: Trail | None = None,
     ) -> None:
         self.limits = limits or BrokerLimits()
         self.rules = rules or SendRules()
+        self.trail = trail or Trail()
         self._store = store
         self.search = MessageSearch(store)
         self._registry = registry
@@ -153,6 +156,13 @@ class Broker:
         `Paused`, `RateLimited`, `InboxFull`, `NotFound` (for `in_reply_to`), or `Unavailable`. A `key`
         that this sender used before answers with the ids of then.
         """
+        try:
+            return await self._send(sender, request)
+        except HiveError as error:
+            self.trail.send_refused(sender.name, request.to, error)
+            raise
+
+    async def _send(self, sender: Principal, request: Send) -> Sent:
         recipients = self._recipients(sender, request.to)
         try:
             recipients = self._permitted(sender, recipients)
@@ -321,6 +331,7 @@ class Broker:
     def _arrived(self, post: Post) -> None:
         """They are committed: count them, wake receivers, tell subscribers. In commit order."""
         for message in post.messages:
+            self.trail.message_sent(message)
             inbox, claim = self._inbox(message.to), post.claims.get(message.id)
             if claim is None:
                 inbox.add(1)
@@ -389,6 +400,8 @@ class Broker:
             held[message.id] = inbox
         if claim.dropped:
             self._undo(claim)
+        else:
+            self.trail.messages_delivered(claim.to, leased)
 
     def release(self, lease: str) -> None:
         """The connection has gone: what it holds unacked becomes deliverable again, in its old place."""
@@ -454,7 +467,8 @@ class Broker:
         return len(done)
 
     def _acked(self, recipient: str, ids: Iterable[int]) -> None:
-        inbox = self._inbox(recipient)
+        inbox, ids = self._inbox(recipient), tuple(ids)
+        self.trail.messages_acked(recipient, ids)
         for number in ids:
             lease = inbox.leased.get(number)
             if lease is None:
@@ -473,6 +487,11 @@ class Broker:
         return inbox
 
     # --- looking ------------------------------------------------------------
+
+    def depth(self, recipient: str) -> tuple[int, int]:
+        """How many unacked messages `recipient` has: waiting, and leased. From memory."""
+        inbox = self._inboxes.get(recipient)
+        return (inbox.unread, len(inbox.leased)) if inbox else (0, 0)
 
     def unread(self, recipient: str) -> int:
         """How many messages wait for `recipient`: neither acked nor leased. From memory."""

@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol, cast
 
 from hive_core.containers.base import BuildFailed, ContainerRuntime, System
 from hive_core.feed import Feed
+from hive_core.operations import OperationKind, operation
 from hive_core.terminal_text import clean_line
 from hive_core.untrusted import delete_tree, write_file
 from hive_shared.errors import HiveError
@@ -226,7 +227,8 @@ class Builds:
             await self._trees.export(agent, sha, tree)
             try:
                 async with asyncio.timeout(self._timeout_seconds):
-                    system = await self._runtime.build(agent, tree, build_log.line)
+                    with operation(OperationKind.BUILD, "configuration", agent=agent, commit=sha[:12]):
+                        system = await self._runtime.build(agent, tree, build_log.line)
             except TimeoutError:
                 raise BuildFailed(
                     f"the build took longer than {self._timeout_seconds:g} seconds, the limit that "

@@ -16,6 +16,8 @@ from hive_core.cli_words import moment
 from hive_core.config import BadConfig, load_settings
 from hive_core.terminal_text import clean, clean_line
 from hive_shared import wire
+from hive_shared.log_fields import words_of
+from hive_shared.log_sinks import JournalHandler, JsonLines, stderr_is_the_journal
 from hive_shared.redact import PATTERNS
 
 Ready = Callable[[wire.HiveStatus, wire.LoginUrl], None]
@@ -33,7 +35,7 @@ def serve(flags: Mapping[str, Any], config: Path | None, *, as_json: bool) -> No
         raise UsageProblem(error.message) from None
     from hive_core import daemon
 
-    _log_to_stderr(settings.log_level)
+    _log_to_stderr(settings.log_level, settings.log_format)
     root = f" --root {flags['root']}" if flags.get("root") else ""
     ready = _tell_json if as_json else _tell_people(root)
     try:
@@ -103,19 +105,36 @@ def isolation_label(isolation: str) -> str:
 
 
 class _Lines(logging.Formatter):
-    """`12:30:05 text`, with the level where it matters; no line can pass for two, or act on the terminal."""
+    """`12:30:05 text msg=12`, with the level where it matters; one line, which cannot act on a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
-        text = clean_line(PATTERNS.clean_text(record.getMessage()))
         level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-        line = f"{self.formatTime(record, '%H:%M:%S')} {level}{text}"
+        return f"{self.formatTime(record, '%H:%M:%S')} {level}{self.text(record)}"
+
+    def text(self, record: logging.LogRecord) -> str:
+        """What it says, its ids at the end; then the traceback, if it has one."""
+        return self._said(record, words_of(record))
+
+    def bare(self, record: logging.LogRecord) -> str:
+        """What it says, where the ids are fields of their own."""
+        return self._said(record, "")
+
+    def _said(self, record: logging.LogRecord, words: str) -> str:
+        line = clean_line(PATTERNS.clean_text(record.getMessage()) + words)
         if record.exc_info:
             line += "\n" + clean(PATTERNS.clean_text(self.formatException(record.exc_info)))
         return line
 
 
-def _log_to_stderr(level: str) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Lines())
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+def _log_to_stderr(level: str, form: str = "auto") -> None:
+    logging.basicConfig(level=level.upper(), handlers=[_handler(form)], force=True)
     logging.raiseExceptions = False  # a log line that cannot be written must not become a traceback
+
+
+def _handler(form: str) -> logging.Handler:
+    lines = _Lines()
+    if form == "journal" or (form == "auto" and stderr_is_the_journal()):
+        return JournalHandler(lines.text, "hive-c0re")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines(lines.bare) if form == "json" else lines)
+    return handler

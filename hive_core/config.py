@@ -30,7 +30,10 @@ _ALLOWED_HOST = re.compile(
     r"(?P<origin>(?:https?://)?(?:[\w.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?)(?P<base>(?:/[\w.~-]+)*)/?",
     re.ASCII | re.IGNORECASE,
 )
-_OWN_PATHS = frozenset({"agents", "api", "login", "messages", "static"})  # of the dashboard itself
+_OWN_PATHS = frozenset({"agents", "api", "login", "messages", "metrics", "static"})  # of the dashboard itself
+_WEB_ADDRESS = re.compile(
+    r"https?://(?:[\w.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?(?:/[\w.~-]+)*/?", re.ASCII | re.IGNORECASE
+)
 _SIZE = re.compile(r"(\d+)\s*([KMGT]?)(?:i?B)?\Z", re.IGNORECASE)
 _SIZE_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -199,6 +202,10 @@ class Settings(BaseSettings):
     ] = {}  # whom an agent may write to; one that is not named, everyone
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "text", "json", "journal"] = "auto"
+    slow_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0  # 0: nothing is called slow
+    loop_blocked_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0  # 0: nobody looks
+    metrics_socket: AbsolutePath | None = None  # where a scraper reads metrics, without a login
 
     @classmethod
     def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[Any, ...]:

@@ -11,6 +11,7 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from hive_core import service_manager
@@ -31,6 +32,9 @@ from hive_core.deploy import Deployer
 from hive_core.exchanges import LoopLimits
 from hive_core.feed import Feed
 from hive_core.lifecycle import Lifecycle, read_api_key
+from hive_core.measuring import Measuring
+from hive_core.metrics_look import Look
+from hive_core.metrics_socket import MetricsSocket
 from hive_core.nix_module.risks import risk_flags
 from hive_core.one_daemon import locked
 from hive_core.plan import Planner
@@ -47,6 +51,7 @@ from hive_core.surfaces.agent import agent_handler
 from hive_core.surfaces.host import host_handler
 from hive_core.surfaces.manager import manager_handler
 from hive_core.surfaces.sockets import AgentSockets, open_host_socket, private_directory
+from hive_core.trail import Trail
 from hive_core.watch import Watch
 from hive_core.web.app import Web
 from hive_shared import __version__
@@ -73,6 +78,8 @@ class Dashboard(LoginDesk, Protocol):
     async def start(self) -> None: ...
 
     async def close(self) -> None: ...
+
+    def stream_counts(self) -> tuple[int, int]: ...
 
 
 WebOf = Callable[[Actions, Settings, Store], Dashboard]
@@ -154,7 +161,9 @@ class _Hive:
     actions: Actions
     web: Dashboard
     background: TaskSet
+    measuring: Measuring
     host: SurfaceServer | None = None
+    scraped: MetricsSocket | None = None
 
     @classmethod
     async def assemble(
@@ -166,18 +175,23 @@ class _Hive:
     ) -> "_Hive":
         """Build every part; what has to be closed goes on `stack`, which closes in reverse order."""
         started_at_ms = time_ms()
+        measuring = Measuring(settings)
+        stack.callback(measuring.close)
+        trail = Trail()
         private_directory(settings.state_root, 0o700)
         store = await _closing(stack, await Store.open(settings.paths.database), "closing the store")
         host = settings.host_name
         registry = Registry(store, host)
         audit = Audit(store, host)
         rules = SendRules(settings.send_allow)
-        broker = Broker(store, registry, audit, _broker_limits(settings), rules=rules)
+        broker = Broker(store, registry, audit, _broker_limits(settings), rules=rules, trail=trail)
         await registry.load()
         await broker.open()
         approvals = Approvals(store, broker, audit, host)
         questions = Questions(store, broker, audit, host)
         reminders = Reminders(store, audit, host)
+        approvals.subscribe(trail.approval_changed)
+        questions.subscribe(trail.question_changed)
         feed = Feed()
 
         runtime = runtime or await _runtime_of(settings)
@@ -258,6 +272,8 @@ class _Hive:
         background = TaskSet("daemon")
         web = web_of(actions, settings, store)
         actions.login_desk = web
+        look = Look(actions, store, trail, web.stream_counts, settings.paths.last_backup)
+        actions.measured = partial(measuring.metrics.text, look)
 
         stack.callback(roster.close)
         stack.push_async_callback(background.close)
@@ -268,7 +284,7 @@ class _Hive:
         stack.callback(feed.close)
         hive = cls(
             settings, store, registry, broker, questions, reminders, runtime, lifecycle, roster, watch,
-            updates, actions, web, background,
+            updates, actions, web, background, measuring,
         )  # fmt: skip
         stack.push_async_callback(hive.close_doors)
         return hive
@@ -280,12 +296,14 @@ class _Hive:
         await self.actions.open()
         await self.web.start()
         self.host = await open_host_socket(paths, host_handler(self.actions), self.settings.group)
+        await self._open_metrics_socket()
         self.background.start(self.reminders.run(self.broker), name="reminders")
         self.background.start(self.questions.run(), name="questions")
         self.background.start(_hourly(self.broker.vacuum), name="vacuum")
         self.background.start(self.lifecycle.measure_tombstones(), name="tombstones")
         await self.lifecycle.make_sockets()
         self.background.start(service_manager.show_life(), name="watchdog")
+        self.background.start(self.measuring.loop_watch.run(), name="loop-watch")
         manager = self.background.start(self._ensure_manager(), name="manager")
         if manager is not None:  # it is made in a second, or in half an hour where a system has to be built
             await asyncio.wait({manager}, timeout=MANAGER_SECONDS)
@@ -296,12 +314,19 @@ class _Hive:
         """Nobody can ask for anything new."""
         log.info("closing the dashboard and the host socket")
         await self.web.close()
+        if self.scraped is not None:
+            await self.scraped.close()
         if self.host is not None:
             self.settings.paths.host_socket.unlink(missing_ok=True)
             await self.host.close()
 
     def status(self) -> HiveStatus:
         return self.actions.status(Principal.operator("daemon"))
+
+    async def _open_metrics_socket(self) -> None:
+        path, text = self.settings.metrics_socket, self.actions.measured
+        if path is not None and text is not None:
+            self.scraped = await MetricsSocket.open(path, self.settings.group, text)
 
     async def _ensure_manager(self) -> None:
         """A hive whose manager cannot be made still serves the operator, who is told why."""

@@ -15,10 +15,12 @@ from hive_core.background import TaskSet
 from hive_core.builds import TOLD_LINES, BuildLog, Builds
 from hive_core.containers.base import BuildFailed
 from hive_core.lifecycle import Lifecycle, StateMissing
+from hive_core.operations import OperationKind, operation
 from hive_core.proposals import COMMIT_GONE, Proposals
 from hive_core.registry import Registry
 from hive_core.target import Target
 from hive_shared.errors import Conflict, HiveError, Unavailable
+from hive_shared.log_fields import about
 from hive_shared.paths import HostPaths
 from hive_shared.wire import ApprovalKind, ApprovalStatus, ApprovalView
 
@@ -117,11 +119,18 @@ class Deployer:
 
     async def _carry_out(self, approval: ApprovalView) -> None:
         """Do what was approved; its outcome is in the approval, and told the manager with it."""
+        short = (approval.commit or "")[:12] or None
+        with about(approval=approval.id, agent=approval.agent, commit=short):
+            await self._carry_out_in_turn(approval)
+
+    async def _carry_out_in_turn(self, approval: ApprovalView) -> None:
         build_log = self._builds.log_of(approval.id)
         # Nothing before this may wait: the turns are taken in the order in which work was begun.
         async with self._lifecycle.turn(approval.agent):
             await self._proposals.tag(approval)
-            resolved = await self._resolve(approval, build_log)
+            with operation(OperationKind.DEPLOY, approval.kind.value) as deploying:
+                resolved = await self._resolve(approval, build_log)
+                deploying.end(resolved.status.value)
             await self._proposals.tag(resolved)
             self._builds.forget(str(approval.id))
         build_log.note(f"{resolved.status.value}{f': {resolved.outcome}' if resolved.outcome else ''}")

@@ -23,6 +23,7 @@ from hive_core.builds import BuildLog, Builds
 from hive_core.config import Settings
 from hive_core.config_repo import ConfigRepo
 from hive_core.containers.base import Condition, ContainerRuntime, ContainerSpec, StatusChange
+from hive_core.operations import OperationKind, operation
 from hive_core.plan import agent_binds
 from hive_core.prepared import (
     PREPARED_MAX,
@@ -364,7 +365,8 @@ class Lifecycle:
         record = self._live(name)
         await self.targets.put_in_place(name, target)
         self._roster.set_state(name, AgentState.REBUILDING)
-        await self.runtime.stop(name)
+        with operation(OperationKind.CONTAINER, "stop", agent=name):
+            await self.runtime.stop(name)
         self._roster.set_target(name, target.commit, needs_update=self.is_stale(target.revision))
         await self._reconcile(record)
         if record.wanted != "running":
@@ -421,7 +423,8 @@ class Lifecycle:
             self._live(name)
             self._roster.set_state(name, AgentState.DESTROYING)
             await self._registry.set_wanted(name, "stopped")
-            await self.runtime.destroy(name)
+            with operation(OperationKind.CONTAINER, "destroy", agent=name):
+                await self.runtime.destroy(name)
             await self._registry.set_kept(name, True)
             await self._sockets.close(name)
             await asyncio.to_thread(delete_tree, self._paths.run_dir(name))
@@ -468,7 +471,8 @@ class Lifecycle:
         await step("socket")
         await self._sockets.open(record)
         await step("container")
-        await self.runtime.create(self._plan(record))
+        with operation(OperationKind.CONTAINER, "create", agent=name):
+            await self.runtime.create(self._plan(record))
         await step("start")
         await self._start(name)
         unmark_prepared(self._paths, name)
@@ -552,7 +556,8 @@ class Lifecycle:
             )
         await asyncio.to_thread(self._give_to_owner, record.name)
         await self._sockets.open(record)
-        return await self.runtime.create(self._plan(record))
+        with operation(OperationKind.CONTAINER, "create", agent=record.name):
+            return await self.runtime.create(self._plan(record))
 
     def _give_to_owner(self, name: str) -> None:
         """A hive that was run with another isolation before: its agents' files change their user."""
@@ -569,7 +574,8 @@ class Lifecycle:
         self._roster.set_state(name, AgentState.STARTING)
         try:
             self._copy_api_key(name)
-            await self.runtime.start(name)
+            with operation(OperationKind.CONTAINER, "start", agent=name):
+                await self.runtime.start(name)
         except (HiveError, OSError) as error:
             note = error.message if isinstance(error, HiveError) else str(error)
             self._roster.set_state(name, AgentState.CRASHED, note=note)
@@ -581,7 +587,8 @@ class Lifecycle:
     async def _stop(self, name: str) -> None:
         if self.runtime.status(name).condition is Condition.UP:
             self._roster.set_state(name, AgentState.STOPPING)
-        await self.runtime.stop(name)
+        with operation(OperationKind.CONTAINER, "stop", agent=name):
+            await self.runtime.stop(name)
         self._roster.set_state(name, AgentState.STOPPED)
 
     def _copy_api_key(self, name: str) -> None:
@@ -595,7 +602,8 @@ class Lifecycle:
 
         What had been prepared stays prepared, for another try.
         """
-        await self.runtime.destroy(name)
+        with operation(OperationKind.CONTAINER, "destroy", agent=name):
+            await self.runtime.destroy(name)
         await self._sockets.close(name)
         await asyncio.to_thread(delete_tree, self._paths.run_dir(name))
         if keep:

@@ -58,6 +58,16 @@ class HostPaths:
         """Console logs of containers of the local runtime."""
         return self.state_root / "logs"
 
+    @property
+    def last_backup(self) -> Path:
+        """Empty; its time is when `hive-c0re backup` last succeeded."""
+        return self.state_root / "last-backup"
+
+    @property
+    def notify_ledger(self) -> Path:
+        """Which notifications were sent."""
+        return self.state_root / "notify.json"
+
     def run_dir(self, agent: str) -> Path:
         """The directory that is `/run/hive` in the agent's container."""
         return self.run_root / "manager" if agent == MANAGER else self.run_root / "agents" / agent

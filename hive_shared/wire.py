@@ -417,6 +417,12 @@ class SessionList(Model):
     sessions: list[SessionView]
 
 
+class MetricsText(Model):
+    """What is measured, in the text format of Prometheus; docs/metrics.md lists it."""
+
+    text: str
+
+
 class LoggedOut(Model):
     """How many browser sessions were ended."""
 
@@ -808,6 +814,13 @@ class LogoutAll(Request[LoggedOut]):
     op: Literal["logout_all"] = "logout_all"
 
 
+class Metrics(Request[MetricsText]):
+    """Everything that is measured, as a scraper reads it."""
+
+    result: ClassVar[type[Model]] = MetricsText
+    op: Literal["metrics"] = "metrics"
+
+
 class Sessions(Request[SessionList]):
     """The browser sessions of the dashboard."""
 
@@ -890,6 +903,7 @@ _HOST: tuple[type[Request[Any]], ...] = (
     Sessions,
     EndSession,
     LogoutAll,
+    Metrics,
 )
 
 

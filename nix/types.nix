@@ -15,6 +15,7 @@ rec {
     least: called "integer of at least ${toString least}" (types.addCheck types.int (value: value >= least));
 
   positive = called "number above 0" (types.addCheck types.number (value: value > 0));
+  notNegative = called "number, 0 or above" (types.addCheck types.number (value: value >= 0));
 
   # Bytes, also written as `512M` or `2 GiB`, as the daemon reads them.
   size = called "bytes, or a size such as \"2G\"" (

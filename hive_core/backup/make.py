@@ -71,7 +71,10 @@ def backup(paths: HostPaths, file: Path, *, keys: seal.Keys | None = None, crede
         with _private_directory(staging) as near, _private_directory(file.parent) as beside:
             work = near if keys else beside
             made = _Backup(paths, file, keys, credentials, work, near).run()
-            return replace(made, file_bytes=file.stat().st_size)
+            made = replace(made, file_bytes=file.stat().st_size)
+        with contextlib.suppress(OSError):  # the backup is there, whether or not its time can be noted
+            paths.last_backup.touch(mode=0o600)
+        return made
     except OSError as error:
         raise Unavailable(f"nothing was written to {file}: {_reason(error)}") from None
 

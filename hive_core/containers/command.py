@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hive_core.operations import OperationKind, operation
 from hive_shared.errors import HiveError
 
 OUTPUT_MAX_BYTES = 1024 * 1024
@@ -113,6 +114,17 @@ async def attempt(
     pass_fds: Sequence[int] = (),
 ) -> Finished:
     """As `run`, and a failing exit code is a result."""
+    with operation(OperationKind.PROGRAM, os.path.basename(command[0])):
+        return await _attempt(command, timeout_seconds, environment, directory, pass_fds)
+
+
+async def _attempt(
+    command: Sequence[str],
+    timeout_seconds: float,
+    environment: Mapping[str, str] | None,
+    directory: Path | None,
+    pass_fds: Sequence[int],
+) -> Finished:
     process = await _start(command, environment, directory, pass_fds)
     try:
         async with asyncio.timeout(timeout_seconds):

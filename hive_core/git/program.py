@@ -12,6 +12,7 @@ from pathlib import Path
 
 from hive_core.containers.command import Captured, Limits, capture
 from hive_core.git import limits
+from hive_core.operations import OperationKind, operation
 from hive_shared.errors import BadRequest
 
 AUTHOR = "hyperhive"
@@ -79,7 +80,7 @@ class Git:
 
         It reads `given`: bytes, or a file of core's own. `index` is for commands that write one.
         """
-        with _opened(given) as source:
+        with _opened(given) as source, operation(OperationKind.GIT, arguments[0]):
             return await capture(
                 ["git", *arguments],
                 timeout_seconds=limits.GIT_SECONDS,

@@ -6,6 +6,7 @@ came while the last one was under way.
 """
 
 import asyncio
+import contextvars
 import logging
 import os
 import queue
@@ -20,8 +21,10 @@ from typing import Any, Final, Generic, TypeVar, cast
 from sqlalchemy import Connection, Engine, QueuePool, create_engine, event
 from sqlalchemy.exc import DatabaseError, DBAPIError, IntegrityError
 
+from hive_core.operations import OperationKind, operation
 from hive_core.store.migrate import bring_up_to_date, reason
 from hive_shared.errors import NotAvailable, Unavailable
+from hive_shared.log_fields import Value, bound
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +90,13 @@ class Store:
         """What `work` returns, run in a read-only transaction that sees one state of the database."""
         if self._closed:
             raise Unavailable(f"the store {self.path} is closed; the daemon is shutting down")
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
+        with operation(OperationKind.READ, "database"):
+            return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
+
+    @property
+    def waiting_writes(self) -> int:
+        """How many writes wait for their commit."""
+        return self._writer.waiting
 
     async def close(self) -> None:
         """Commit what is queued, end the threads, close the connections. Idempotent."""
@@ -119,6 +128,7 @@ class _Job(Generic[T]):
     durable: bool
     committed: Callable[[T], None] | None
     future: "asyncio.Future[T]"
+    about: dict[str, tuple[Value, ...]]  # the ids that log lines of whoever asked for it would have
     result: Any = None
     error: BaseException | None = None
 
@@ -137,11 +147,17 @@ class _Writer(threading.Thread):
         self._loop = loop
         self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
         self._synchronous = ""
+        self._context = contextvars.copy_context()  # of who observes operations
+
+    @property
+    def waiting(self) -> int:
+        """How many writes wait."""
+        return self._jobs.qsize()
 
     def put(self, work: Work[T], durable: bool, committed: Callable[[T], None] | None) -> "asyncio.Future[T]":
         if self._jobs.qsize() >= QUEUE_MAX_JOBS:
             raise Unavailable(f"{QUEUE_MAX_JOBS} writes wait for the disk already; try again in a moment")
-        job = _Job(work, durable, committed, self._loop.create_future())
+        job = _Job(work, durable, committed, self._loop.create_future(), bound())
         self._jobs.put(job)
         return job.future
 
@@ -150,12 +166,17 @@ class _Writer(threading.Thread):
         self._jobs.put(None)
 
     def run(self) -> None:
+        self._context.run(self._run)
+
+    def _run(self) -> None:
         last = False
         while not last:
             batch, last = self._next_batch()
             if not batch:
                 continue
-            self._commit(batch)
+            how = "durable" if any(job.durable for job in batch) else "quick"
+            with operation(OperationKind.COMMIT, how, **_about(batch)):
+                self._commit(batch)
             try:
                 self._loop.call_soon_threadsafe(_resolve, batch)
             except RuntimeError:
@@ -231,6 +252,15 @@ class _Writer(threading.Thread):
             self._connection.invalidate()
             self._connection.rollback()
             self._synchronous = ""
+
+
+def _about(batch: list[_Job[Any]]) -> dict[str, tuple[Value, ...]]:
+    """What a commit for all of them is about."""
+    merged: dict[str, tuple[Value, ...]] = {}
+    for job in batch:
+        for name, values in job.about.items():
+            merged[name] = tuple(dict.fromkeys((*merged.get(name, ()), *values)))
+    return merged
 
 
 def _is_the_database(error: Exception) -> bool:

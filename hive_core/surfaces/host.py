@@ -162,6 +162,10 @@ async def _logout_all(call: Call, request: wire.LogoutAll) -> Answer:
     return await call.actions.logout_all(call.who)
 
 
+async def _metrics(call: Call, request: wire.Metrics) -> Answer:
+    return wire.MetricsText(text=await call.actions.metrics(call.who))
+
+
 def _fitting(lines: list[str]) -> list[str]:
     """As many of the last lines as fit one line on the wire."""
     room = wire.BATCH_MAX_BYTES
@@ -206,6 +210,7 @@ ROUTES: Routes = {
     wire.Sessions: _sessions,
     wire.EndSession: _end_session,
     wire.LogoutAll: _logout_all,
+    wire.Metrics: _metrics,
 }
 
 

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from hive_core.actions import Actions
+from hive_core.operations import OperationKind, operation
 from hive_core.principals import Principal
 from hive_shared.errors import Internal
 from hive_shared.server import Answer, Connection, Handler
-from hive_shared.wire import Request
+from hive_shared.wire import Recv, Request
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,9 @@ def handler(routes: Routes, actions: Actions, who: Principal) -> Handler:
         route = routes.get(type(request))
         if route is None:
             raise Internal(f"op {request.op}: no action is connected to it")
-        return await route(Call(actions, who, connection), request)
+        if isinstance(request, Recv):  # it waits on purpose
+            return await route(Call(actions, who, connection), request)
+        with operation(OperationKind.REQUEST, request.op, who=who.name):
+            return await route(Call(actions, who, connection), request)
 
     return handle

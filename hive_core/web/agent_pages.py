@@ -90,7 +90,7 @@ def _add_reading(router: APIRouter, pages: Pages, sessions: Sessions, streams: S
     @router.get("/events/stream")
     async def stream(name: str, request: Request, session: CurrentSession) -> Response:
         socket = pages.socket(operator_of(request), name)
-        place = streams.take(session.id)
+        place = streams.take(session.id, relayed=True)
         try:
             last = request.headers.get("last-event-id")
             with _named(name):

@@ -122,6 +122,10 @@ class Web:
         """The browsers that are logged in."""
         return self.sessions.views()
 
+    def stream_counts(self) -> tuple[int, int]:
+        """How many event streams browsers follow, and how many of them come from agents' harnesses."""
+        return len(self.streams), self.streams.relayed
+
     def _bind(self) -> list[socket.socket]:
         settings = self._settings
         try:

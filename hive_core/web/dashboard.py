@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from hive_core.actions import Actions
 from hive_core.feed import FeedEvent
+from hive_core.metrics import CONTENT_TYPE
 from hive_core.principals import Principal
 from hive_core.web import approvals
 from hive_core.web.approvals import Id
@@ -51,6 +52,10 @@ def _add_reading(
         snapshot["inbox"] = newest_that_fit(snapshot["inbox"])
         snapshot["messages"] = newest_that_fit(snapshot["messages"])
         return json_response(snapshot)
+
+    @router.get("/metrics")
+    async def metrics(who: Operator) -> Response:
+        return Response(await actions.metrics(who), media_type=CONTENT_TYPE)
 
     @router.get("/messages/stream")
     async def stream(

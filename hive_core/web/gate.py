@@ -15,6 +15,7 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from hive_core.operations import Measured, OperationKind, operation
 from hive_core.web.cookie import SessionCookie, under_any_name
 from hive_core.web.headers import HostRules
 from hive_core.web.proxies import Caller, Proxies
@@ -57,7 +58,11 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        answer = _Answer(send)
+        timed = operation(OperationKind.PAGE, "other", who="browser")
+        with timed:
+            await self._answer(scope, receive, _Answer(scope, send, timed))
+
+    async def _answer(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
         try:
             if not self._sessions.has_cookie(under_any_name(Headers(scope=scope), self._hosts.port)):
                 await self._strangers.turn()
@@ -205,18 +210,30 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 class _Answer:
     """`send`, which remembers how far the answer has come: once begun it is too late to refuse."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, scope: Scope, send: Send, timed: Measured) -> None:
+        self._scope = scope
         self._send = send
+        self._timed = timed
         self._begun = False
         self._ended = False
 
     async def __call__(self, message: MutableMapping[str, Any]) -> None:
+        if not self._begun:
+            self._answered(message["status"])
         self._begun = True
         self._ended = message["type"] == "http.response.body" and not message.get("more_body", False)
         await self._send(message)
 
+    def _answered(self, status: int) -> None:
+        """What comes now may last for ever. The route is a pattern, not the path that was asked for."""
+        route = getattr(self._scope.get("route"), "path", None)
+        if route is not None:
+            self._timed.what = f"{self._scope['method']} {route}"
+        self._timed.end("ok" if status < 400 else str(status))
+
     async def refuse(self, refusal: WebRefusal, scope: Scope, receive: Receive) -> None:
         if not self._begun:
+            self._answered(refusal.status)
             await refusal.response()(scope, receive, self._send)
         elif not self._ended and (abort := scope["state"].get("abort")):
             abort()

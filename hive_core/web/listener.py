@@ -248,11 +248,27 @@ def bind_for_proxy(path: Path, group: str | None) -> socket.socket:
         raise HiveError(message) from None
 
 
-def _check_place(path: Path) -> None:
+def bind_unix(path: Path, group: str, setting: str) -> socket.socket:
+    """A Unix socket for ourselves, and for `group` if there is such a group, as the host socket is.
+
+    Raises `Conflict` or `HiveError`, naming the setting that chose the path.
+    """
+    try:
+        _check_place(path, setting)
+        group_id = next((entry.gr_gid for entry in grp.getgrall() if entry.gr_name == group), None)
+        try:
+            return listen(path, mode=0o600 if group_id is None else 0o660, group_id=group_id)
+        except PermissionError:  # a user cannot give a file to a group it is not in
+            return listen(path, mode=0o600)
+    except OSError as error:
+        raise HiveError(f"{setting}: cannot listen on {path}: {error.strerror}") from None
+
+
+def _check_place(path: Path, setting: str = "listen_socket") -> None:
     directory = path.parent.stat()
     if directory.st_uid not in (0, os.geteuid()) or directory.st_mode & 0o022:
         raise HiveError(
-            f"listen_socket {path}: others may write to {path.parent}, and could put a socket of "
+            f"{setting} {path}: others may write to {path.parent}, and could put a socket of "
             "their own there; choose a directory that is yours or root's alone"
         )
     try:
@@ -261,10 +277,10 @@ def _check_place(path: Path) -> None:
         return
     if not stat.S_ISSOCK(found.st_mode):
         raise Conflict(
-            f"listen_socket {path}: there is something else of that name; remove it, or choose another"
+            f"{setting} {path}: there is something else of that name; remove it, or choose another"
         )
     if _is_answered(path):
-        raise Conflict(f"listen_socket {path}: another program listens there; choose another path")
+        raise Conflict(f"{setting} {path}: another program listens there; choose another path")
 
 
 def _is_answered(path: Path) -> bool:

@@ -43,8 +43,9 @@ def frame(kind: str, data: str, position: str | None = None) -> bytes:
 class Place:
     """One open stream's place. `ended` is set when it must stop."""
 
-    def __init__(self, streams: "Streams", session_id: str) -> None:
+    def __init__(self, streams: "Streams", session_id: str, relayed: bool = False) -> None:
         self.session_id = session_id
+        self.relayed = relayed  # from an agent's harness
         self.ended = asyncio.Event()
         self._streams = streams
 
@@ -63,7 +64,12 @@ class Streams:
     def __len__(self) -> int:
         return len(self._open)
 
-    def take(self, session_id: str) -> Place:
+    @property
+    def relayed(self) -> int:
+        """How many of them come from agents' harnesses."""
+        return sum(place.relayed for place in self._open)
+
+    def take(self, session_id: str, *, relayed: bool = False) -> Place:
         """A place for one more stream; raises `WebRefusal` 429 (this browser) or 503 (everybody)."""
         mine = sum(place.session_id == session_id for place in self._open)
         if mine >= self._most_per_session:
@@ -72,7 +78,7 @@ class Streams:
         if len(self._open) >= self._most:
             message = f"{len(self._open)} streams are open already; close some pages of this hive"
             raise WebRefusal(503, "too_many", message, headers={"retry-after": "15"})
-        place = Place(self, session_id)
+        place = Place(self, session_id, relayed)
         self._open.add(place)
         return place
 

@@ -79,4 +79,13 @@ in
     "warning"
     "error"
   ]) "How much the daemon tells the journal.";
+  log_format = setting (types.enum [
+    "auto"
+    "text"
+    "json"
+    "journal"
+  ]) "How; `auto` is the journal's own fields.";
+  slow_seconds = setting own.notNegative "Seconds after which an operation is a line in the log; 0 for never.";
+  loop_blocked_seconds = setting own.notNegative "Seconds of standing still that are told with their place; 0 for never.";
+  metrics_socket = setting types.path "A Unix socket for a scraper of metrics.";
 }

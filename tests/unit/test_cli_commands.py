@@ -193,6 +193,7 @@ REQUESTS = [
     (["messages", "--limit", "9"], wire.Messages(limit=9), wire.MessageList(messages=[message(1, "hello")])),
     (["logs", "alice"], wire.Logs(name="alice"), wire.LogLines(lines=["one"])),
     (["logs", "alice", "-n", "5"], wire.Logs(name="alice", lines=5), wire.LogLines(lines=["one"])),
+    (["metrics"], wire.Metrics(), wire.MetricsText(text="hive_open_questions 0.0\n")),
     (["sessions"], wire.Sessions(), wire.SessionList(sessions=[session()])),
     (["logout", "0a1b2c3d"], wire.EndSession(session_id="0a1b2c3d"), wire.LoggedOut(sessions=1)),
     (["logout-all"], wire.LogoutAll(), wire.LoggedOut(sessions=2)),

@@ -23,6 +23,7 @@ OWN = {"hive_agent", "hive_core", "hive_shared", "tests"}
 # The name of an import where it is not that of the package.
 PACKAGE_OF = {
     "nats": "nats-py",
+    "opentelemetry": "opentelemetry-sdk",
     "persistqueue": "persist-queue",
     "pydantic_settings": "pydantic-settings",
     "tree_sitter": "tree-sitter",
@@ -38,6 +39,9 @@ USED_BY_NAME = {
     "pytest-timeout": "the setting `timeout`",
     "pytest-xdist": "CI runs several files at a time",
 }
+
+# Imported by the programs only where somebody has installed an extra.
+OF_EXTRAS = {"opentelemetry-sdk": "otel"}
 
 OLDEST = {"python_version": "3.11", "python_full_version": "3.11.0"}  # for which the locks are made
 
@@ -157,7 +161,10 @@ def test_what_the_programs_import_is_declared() -> None:
     run, _ = declared()
     found = imported("hive_core", "hive_agent", "hive_shared")
 
-    assert {name: file for name, file in found.items() if package_of(name) not in run} == {}
+    assert {name: file for name, file in found.items() if package_of(name) not in {*run, *OF_EXTRAS}} == {}
+    extras = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for package, extra in OF_EXTRAS.items():
+        assert package in {canonicalize_name(Requirement(line).name) for line in extras[extra]}
     assert set(run) - {package_of(name) for name in found} - set(USED_BY_NAME) == set(), "declared in vain"
 
 

@@ -1,0 +1,76 @@
+"""What a log line is about, as fields: the ids that follow one message or approval through all parts.
+
+A line names its ids itself (`extra=ids(msg=12)`), or it is written within `about(approval=3)`, which holds
+for everything that is called or started inside, other tasks included. Text lines end with them (`msg=12`),
+JSON lines and the journal have them as fields of their own.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Final
+
+Value = int | str
+Fields = Mapping[str, Value | Iterable[Value]]
+
+# The closed list of fields: how a line names one, and how the journal does.
+JOURNAL_NAMES: Final = {
+    "msg": "HIVE_MESSAGE",
+    "approval": "HIVE_APPROVAL",
+    "question": "HIVE_QUESTION",
+    "reminder": "HIVE_REMINDER",
+    "agent": "HIVE_AGENT",
+    "who": "HIVE_WHO",
+    "made": "HIVE_MADE",  # messages that came of what the line tells
+    "commit": "HIVE_COMMIT",
+    "work": "HIVE_WORK",  # what sort of operation was slow, and which
+    "seconds": "HIVE_SECONDS",
+}
+_SAID: Final = frozenset({"work", "seconds"})  # in the words of the line already
+_EXTRA: Final = "hive_fields"
+
+_about: ContextVar[dict[str, tuple[Value, ...]]] = ContextVar("what log lines are about")
+
+
+def ids(**fields: Value | Iterable[Value] | None) -> dict[str, Any]:
+    """As `extra` of a log call: what this one line is about. A field may have several values, or none."""
+    return {_EXTRA: _listed(fields)}
+
+
+@contextmanager
+def about(**fields: Value | Iterable[Value] | None) -> Iterator[None]:
+    """Every line that is written within is about this too."""
+    token = _about.set({**bound(), **_listed(fields)})
+    try:
+        yield
+    finally:
+        _about.reset(token)
+
+
+def bound() -> dict[str, tuple[Value, ...]]:
+    """What lines that are written here are about."""
+    return _about.get({})
+
+
+def fields_of(record: logging.LogRecord) -> dict[str, tuple[Value, ...]]:
+    """Its fields with their values, in the order of the closed list."""
+    found = {**bound(), **getattr(record, _EXTRA, {})}
+    return {name: found[name] for name in JOURNAL_NAMES if name in found}
+
+
+def words_of(record: logging.LogRecord) -> str:
+    """Its fields as words for the end of a line, with a space before each: ` msg=12 msg=13 agent=bob`."""
+    told = {name: values for name, values in fields_of(record).items() if name not in _SAID}
+    return "".join(f" {name}={value}" for name, values in told.items() for value in values)
+
+
+def _listed(fields: Mapping[str, Value | Iterable[Value] | None]) -> dict[str, tuple[Value, ...]]:
+    unknown = fields.keys() - JOURNAL_NAMES.keys()
+    if unknown:
+        raise ValueError(f"log fields that are not in the list: {', '.join(sorted(unknown))}")
+    return {
+        name: (value,) if isinstance(value, int | str) else tuple(value)
+        for name, value in fields.items()
+        if value is not None
+    }
