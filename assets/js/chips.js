@@ -4,7 +4,7 @@
  */
 
 import { isIsolated, isRehearsal } from "./agent_words.js";
-import { one, setText, show } from "./dom.js";
+import { one, setText, show, untilOf } from "./dom.js";
 import { billedTokens } from "./transcript.js";
 import { clock, count, duration, money } from "./text.js";
 
@@ -25,10 +25,12 @@ export function renderChips(state, reachable, context) {
   chip("#cost", state.last_turn && lastTurn(state.last_turn));
   chip("#total", inAll(state));
   chip("#unread", state.unread > 0 && `${state.unread} unread`);
-  chip("#warm", state.is_model && state.warm && "warm");
+  chip("#warm", reachable && state.is_model && state.warm && "warm");
   chip("#isolation", state.isolation && !isIsolated(state.isolation) && "not isolated");
   chip("#storing", !state.storing && "history is not stored");
   chip("#limit", reachable && told(state));
+  const resumes = reachable && state.badge === "rate_limited" ? state.resumes_at_ms : null;
+  if (resumes) one("#limit").append(" · ", untilOf(resumes));
 }
 
 /** @param {number} tokens @param {number} most */

@@ -13,6 +13,12 @@ const INLINE = /`([^`\n]+)`|\*\*([^*\n]+)\*\*/g;
 const FENCES_MAX = 60; // of one text
 const INLINE_MAX = 500;
 
+/** @param {"strong"|"code"} tag @param {string} sign  stays, as it was written, but steps back @param {string} said */
+function marked(tag, sign, said) {
+  const around = () => h("span", { class: "sign" }, sign);
+  return h(tag, null, around(), said, around());
+}
+
 /** @param {string} line @returns {(Node|string)[]} */
 function inline(line) {
   /** @type {(Node|string)[]} */
@@ -21,17 +27,23 @@ function inline(line) {
   for (const match of line.matchAll(INLINE)) {
     if (nodes.length >= INLINE_MAX) break;
     nodes.push(...linked(line.slice(from, match.index)));
-    nodes.push(match[1] === undefined ? h("strong", null, match[0]) : h("code", null, match[0]));
+    nodes.push(match[1] === undefined ? marked("strong", "**", match[2]) : marked("code", "`", match[1]));
     from = match.index + match[0].length;
   }
   nodes.push(...linked(line.slice(from)));
   return nodes;
 }
 
+/** @param {string} line */
+function heading(line) {
+  const from = line.indexOf(" ") + 1;
+  return h("strong", { class: "heading" }, h("span", { class: "sign" }, line.slice(0, from)), line.slice(from));
+}
+
 /** Text between fences. @param {string} text @returns {(Node|string)[]} */
 function plain(text) {
   if (!/^#{1,6} /m.test(text)) return inline(text);
-  return text.split(/(^#{1,6} .*$)/m).flatMap((part, at) => (at % 2 === 1 ? [h("strong", { class: "heading" }, part)] : inline(part)));
+  return text.split(/(^#{1,6} .*$)/m).flatMap((part, at) => (at % 2 === 1 ? [heading(part)] : inline(part)));
 }
 
 /** @param {string} said */

@@ -3,7 +3,7 @@
  * rows; it goes where the pointer, the finger or the focus is, so that thousands of rows stay light.
  */
 
-import { fullTime } from "./text.js";
+import { clock } from "./text.js";
 import { h } from "./dom.js";
 import { toast } from "./notices.js";
 import { sourceOf, timeOf } from "./rows.js";
@@ -17,7 +17,7 @@ export class RowTools {
     this.blocks = blocks;
     this.list = list;
     this.timer = 0;
-    this.button = h("button", { type: "button", class: "button quiet copy", "aria-label": "Copy this row" }, "⧉ copy");
+    this.button = h("button", { type: "button", class: "button quiet copy", "aria-label": "Copy this row" }, "copy");
     this.clock = h("span", { class: "row-clock hint" });
     this.place = h("div", { class: "row-tools" }, this.clock, this.button);
     this.button.addEventListener("click", () => void this.copy());
@@ -36,16 +36,16 @@ export class RowTools {
   moveTo(target) {
     const row = this.rowOf(target);
     if (!row || this.place.parentElement === row) return;
-    if (this.place.contains(document.activeElement)) return; // a focused button does not run away
+    if (this.button.matches(":focus-visible")) return; // who went to it by keys keeps it
     const atMs = timeOf(row);
-    this.clock.textContent = atMs > 0 ? fullTime(atMs) : "";
+    this.clock.textContent = atMs > 0 ? clock(atMs) : "";
     this.reset();
     row.append(this.place);
   }
 
   reset() {
     clearTimeout(this.timer);
-    this.button.textContent = "⧉ copy";
+    this.button.textContent = "copy";
   }
 
   async copy() {
@@ -56,7 +56,7 @@ export class RowTools {
       toast("The browser refused to copy; select the text and copy it by hand.", "error");
       return;
     }
-    this.button.textContent = "✓ copied";
+    this.button.textContent = "copied";
     this.timer = window.setTimeout(() => this.reset(), COPIED_MS);
   }
 

@@ -17,6 +17,8 @@ export class Terminal {
     this.blocks = new Blocks(this.list);
     this.pill = one("#new-rows");
     this.sticky = true;
+    /** How high rows and window were when last looked at. */
+    this.seen = { scrollHeight: 0, clientHeight: 0 };
     this.waiting = 0;
     this.wasTrimmed = false;
     /** What waits for the next frame: a burst of events costs one layout. @type {import("./blocks.js").Told[]} */
@@ -39,15 +41,23 @@ export class Terminal {
     this.list.dispatchEvent(new CustomEvent("hive:rows"));
   }
 
+  /** Whose scroll it was: when the window or the rows changed their height, the page moved, not the reader. */
   onScroll() {
     const { scrollHeight, scrollTop, clientHeight } = this.scroller;
-    this.sticky = scrollHeight - scrollTop - clientHeight < NEAR_BOTTOM_PX;
-    if (this.sticky) this.countNew(0);
+    const atBottom = scrollHeight - scrollTop - clientHeight < NEAR_BOTTOM_PX;
+    const moved = scrollHeight !== this.seen.scrollHeight || clientHeight !== this.seen.clientHeight;
+    this.seen = { scrollHeight, clientHeight };
+    if (atBottom) {
+      this.sticky = true;
+      this.countNew(0);
+    } else if (this.sticky && moved) this.toBottom();
+    else this.sticky = false;
   }
 
   toBottom() {
     this.sticky = true;
     this.scroller.scrollTop = this.scroller.scrollHeight;
+    this.seen = { scrollHeight: this.scroller.scrollHeight, clientHeight: this.scroller.clientHeight };
     this.countNew(0);
   }
 

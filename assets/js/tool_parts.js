@@ -3,7 +3,7 @@
 import { h } from "./dom.js";
 import { hueOf } from "./messages.js";
 import { linked } from "./links.js";
-import { asJson, sourced } from "./rows.js";
+import { sourced } from "./rows.js";
 import { asText, lineCount, plural } from "./text.js";
 
 /** @typedef {import("./dom.js").Child} Child */
@@ -26,4 +26,4 @@ export const linesOf = (text) => aside(`  ${plural(lineCount(text), "line")}`);
 export const listOf = (value) => (Array.isArray(value) ? value : []);
 
 /** `value` on one line: a text as it is, anything else as JSON. @param {unknown} value */
-export const told = (value) => (typeof value === "string" ? value : asJson(value).replaceAll(/\s*\n\s*/g, " "));
+export const told = (value) => (typeof value === "string" ? value : (JSON.stringify(value) ?? ""));

@@ -151,7 +151,7 @@ function turnStart(data, atMs) {
     h("strong", null, "TURN"),
     " ← ",
     h("span", { class: hueOf(from) }, from),
-    ` · ${unread} unread`,
+    unread > 0 && ` · ${unread} unread`,
     data.redelivered === true && " ",
     data.redelivered === true && h("span", { class: "chip warn" }, "delivered again"),
     h("span", { class: "hint" }, ` · ${clock(atMs)}`),
