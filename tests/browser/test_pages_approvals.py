@@ -105,7 +105,7 @@ def test_the_whole_id_is_shown_and_copied(hive: MockHive, page: Page) -> None:
     hive.approvals = [change()]
     opened(page)
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    chip = card(page).get_by_role("button", name=f"commit {SHA[9][:12]}: copy the whole id")
+    chip = card(page).get_by_role("button", name=f"{SHA[9][:12]}: copy the whole commit id")
     expect(chip).to_have_attribute("title", re.compile(SHA[9]))
     chip.click()
     expect(page.locator("#toasts")).to_contain_text(SHA[9])
@@ -429,7 +429,7 @@ def test_hostile_commits_stay_text_and_hide_nothing(hive: MockHive, page: Page) 
     assert ends
     page.get_by_text("recently decided").click()
     page.get_by_role("button", name="Build log of approval 6").click()
-    expect(page.locator("#panel-log")).to_contain_text("<b>bold</b>")
+    expect(page.locator("#panel-body")).to_contain_text("<b>bold</b>")
     assert_harmless(page)
     assert page.locator("#panel img, #panel b, #panel script").count() == 0
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
