@@ -7,6 +7,7 @@ import { keepAges, one, setText, show } from "./dom.js";
 import { keepDrafts } from "./drafts.js";
 import { Find } from "./find.js";
 import { takeForms } from "./forms.js";
+import { takeKeys } from "./keyboard.js";
 import { renderLogin } from "./login_panel.js";
 import { announce, toast } from "./notices.js";
 import { Prompt } from "./prompt.js";
@@ -193,6 +194,7 @@ setText(one("#agent-name"), name);
 new RowTools(terminal.blocks); // the keys of the terminal come before those of every page
 new Find({ terminal, older: loadOlder, hasOlder });
 takeForms();
+takeKeys();
 keepAges();
 new Prompt({
   base,

@@ -3,6 +3,7 @@
 import { agentSince, tellAgent, tellBadge } from "./agent_words.js";
 import { renderChips } from "./chips.js";
 import { ageOf, h, one, show } from "./dom.js";
+import { announce } from "./notices.js";
 
 /** @typedef {import("./types.js").HarnessState} HarnessState */
 /** @typedef {import("./types.js").AgentView} AgentView */
@@ -21,7 +22,12 @@ export function renderBadges({ state, agent, reachable, usage }) {
         : tellBadge("offline");
   const since = reachable && state ? state.since_ms : agent ? agentSince(agent) : 0;
   const badge = one("#badge");
-  if (badge.dataset.words !== told.words) flash(badge, told.words);
+  if (badge.dataset.words !== told.words) {
+    // The badge itself is no live region: its age changes every second.
+    const turns = ["idle", "thinking"]; // told by their events
+    if (badge.dataset.words && !turns.includes(told.words)) announce(told.words);
+    flash(badge, told.words);
+  }
   badge.className = `pill state tone-${told.tone}`;
   const glyph = h("span", { class: "glyph", "aria-hidden": "true" }, told.glyph);
   badge.replaceChildren(glyph, ` ${told.words}`, ...(since ? [" · ", ageOf(since)] : []));

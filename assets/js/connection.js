@@ -22,6 +22,9 @@ function render() {
   chip.dataset.kind = current.kind;
   chip.title = current.reason ?? "";
   setText(one(".words", chip), words(current));
+  // The name is without the countdown: a name that changes is read out again.
+  const [state] = words(current).split(" · ");
+  chip.setAttribute("aria-label", `Connection: ${state} (press to reload everything)`);
 }
 
 /** @param {Connection} connection */

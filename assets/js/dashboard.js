@@ -14,6 +14,7 @@ import { takeForms } from "./forms.js";
 import { HiveState, isOpen } from "./hive_state.js";
 import { renderInbox, renderRecipients, unseen, watchInbox } from "./inbox.js";
 import { followed, takeLog } from "./log_view.js";
+import { takeKeys } from "./keyboard.js";
 import { announce, toast } from "./notices.js";
 import { showOutage, takeOutage } from "./outage.js";
 import { refreshPanel, refreshSessions, takePanel } from "./panel.js";
@@ -202,6 +203,7 @@ function tellConnection(connection) {
 takeActivity();
 takeTour();
 takeForms();
+takeKeys();
 takeFlow();
 takePanel();
 takeCopying();

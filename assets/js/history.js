@@ -59,7 +59,7 @@ function back(agent, id, commit) {
       "button",
       {
         class: "button warn",
-        "aria-label": `Roll ${agent} back to ${shortSha(commit)}`,
+        "aria-label": `Roll back ${agent} to ${shortSha(commit)}`,
         "data-confirm": `Roll ${agent} back to ${shortSha(commit)} (approval #${id})? It is built first; only then it replaces what runs.`,
         "data-yes": "Roll back",
         "data-done": `${agent} is being rolled back; see Pending approvals.`,

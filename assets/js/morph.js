@@ -7,8 +7,8 @@
 /** @type {WeakMap<Element, unknown>} */
 const shownItem = new WeakMap();
 
-// Set by the person or by forms.js, not by the data: never overwritten.
-const KEPT = new Set(["open", "aria-invalid", "data-busy"]);
+// Set by the person, by keyboard.js or by forms.js, not by the data: never overwritten.
+const KEPT = new Set(["open", "tabindex", "aria-invalid", "data-busy"]);
 
 /**
  * Makes the children of `parent` show `items` in order. A row is built when its key is new, morphed when

@@ -5,10 +5,35 @@ import { shorten } from "./text.js";
 
 const TOAST_MS = 6000;
 const TOASTS_MAX = 4;
+const PAUSE_MS = 3000; // between two announcements
+const SAID_TOGETHER = 3;
 
-/** Says `text` to screen readers without moving anything. @param {string} text */
+/** What waits to be said aloud. @type {string[]} */
+let waiting = [];
+let pause = 0;
+
+/**
+ * Says `text` to screen readers without moving anything. At most once in a while: what comes faster is said
+ * together, and of much only how much it was, so that a busy hive does not talk over its reader.
+ * @param {string} text
+ */
 export function announce(text) {
-  setText(one("#announcer"), shorten(text, 240));
+  waiting.push(shorten(text, 240));
+  if (pause) return;
+  say();
+  pause = window.setInterval(say, PAUSE_MS);
+}
+
+function say() {
+  if (waiting.length === 0) {
+    clearInterval(pause);
+    pause = 0;
+    return;
+  }
+  const left = waiting.length - SAID_TOGETHER;
+  const said = waiting.slice(-SAID_TOGETHER).join(" · ");
+  setText(one("#announcer"), left > 0 ? `${left} more events · ${said}` : said);
+  waiting = [];
 }
 
 /**

@@ -51,8 +51,8 @@ function everyone() {
     ending(
       "/logout-all",
       {
-        label: "Log out every browser",
-        question: "Log out every browser, this one too, and void the logins that were not used yet?",
+        label: "Log out all browsers",
+        question: "Log out all browsers, this one too, and void the logins that were not used yet?",
         yes: "Log out all",
       },
       "L0G 0UT 4LL",

@@ -15,7 +15,7 @@ export function shaChip(commit, before = "") {
       "data-key": `sha-${commit}`,
       "data-action": "copy",
       "data-copy": commit,
-      "aria-label": `${before} commit ${shortSha(commit)}: copy the whole id`.trim(),
+      "aria-label": `${before} ${shortSha(commit)}: copy the whole commit id`.trim(),
     },
     before && h("span", { class: "hint" }, `${before} `),
     h("code", null, shortSha(commit)),

@@ -198,7 +198,7 @@ def test_a_history_tells_what_ran_and_leads_back(hive: MockHive, page: Page) -> 
     expect(rows.nth(0)).to_contain_text(MARKUP)
     expect(rows.nth(1)).to_contain_text("agent: jq")
     expect(rows.nth(2)).to_contain_text("The configuration it began with, written by the hive.")
-    page.get_by_role("button", name=f"Roll bob back to {SHA[2][:12]}").click()
+    page.get_by_role("button", name=f"Roll back bob to {SHA[2][:12]}").click()
     expect(page.get_by_role("dialog")).to_contain_text(f"Roll bob back to {SHA[2][:12]} (approval #5)?")
     page.get_by_role("button", name="Roll back", exact=True).click()
     expect(page.locator("#toasts")).to_contain_text("bob is being rolled back")

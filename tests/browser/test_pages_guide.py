@@ -41,7 +41,7 @@ def test_the_tour_opens_in_an_empty_hive_ticks_itself_off_and_is_remembered(
     page.wait_for_url(re.compile("/agents/alice/"))
     opened(page)
     expect(page.locator("#tour-count")).to_have_text("that is all")
-    page.get_by_role("button", name="Put the tour away").click()
+    page.get_by_role("button", name="Put away the tour").click()
     expect(tour).to_be_hidden()
     page.reload()
     expect(page.locator("#container-list")).to_contain_text("alice")

@@ -115,6 +115,7 @@ CONTRAST = """() => {
 @pytest.mark.parametrize("scheme", ["dark", "light"])
 def test_text_has_aa_contrast(browser: Browser, busy: MockHive, path: str, scheme: str) -> None:
     context = logged_in(browser, busy, color_scheme=scheme, reduced_motion="reduce")
+    context.add_init_script("localStorage.setItem('hive.theme', 'auto')")
     page = context.new_page()
     settled(page, path)
     for summary in page.locator("main details > summary").all()[:12]:

@@ -41,7 +41,7 @@ def test_all_browsers_are_logged_out_at_once(hive: MockHive, page: Page) -> None
     hive.sessions = _sessions()
     page.goto(hive.url)
     page.get_by_role("button", name="Browsers that are logged in").click()
-    page.get_by_role("button", name="Log out every browser").click()
+    page.get_by_role("button", name="Log out all browsers").click()
     page.get_by_role("button", name="Log out all").click()
     expect(page.get_by_text("Logged out.")).to_be_visible()
     assert hive.posts == [("/logout-all", {})]

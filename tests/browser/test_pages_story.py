@@ -173,7 +173,7 @@ async def test_a_change_clicked_through_to_its_end_and_back(rehearsal_hive: Hive
     await page.get_by_role("button", name="History of alice").click()
     await expect(page.locator("#panel-history > li")).to_have_count(2)
     await watched.shoot("10-history")
-    await page.get_by_role("button", name=f"Roll alice back to {first}").click()
+    await page.get_by_role("button", name=f"Roll back alice to {first}").click()
     await page.get_by_role("button", name="Roll back", exact=True).click()
     await expect(page.locator("#panel-history > li").first).to_contain_text(first)
     await expect(page.locator("#panel-history > li").first).to_contain_text("runs now")
