@@ -27,6 +27,7 @@ CREATE TABLE IF NOT EXISTS turn (
     cost_usd REAL NOT NULL, tools TEXT NOT NULL
 );
 CREATE INDEX IF NOT EXISTS turn_started ON turn (started_at_ms);
+CREATE TABLE IF NOT EXISTS untold (key TEXT PRIMARY KEY, turn TEXT NOT NULL) WITHOUT ROWID;
 """  # noqa: E501 - one table a line reads better
 
 Row = Sequence[Any]

@@ -26,6 +26,7 @@ from hive_agent.submit import Submissions
 from hive_agent.tools import Toolbox, ToolServer, tools_for
 from hive_agent.totals import Totals
 from hive_agent.turn import TurnRunner
+from hive_agent.turn_reporter import TurnReporter
 from hive_agent.wake import wake_prompt
 from hive_agent.web import PageServer
 from hive_shared.agent_options import builtin_tools, mcp_tools
@@ -65,6 +66,7 @@ class Harness:
         self._toolbox = Toolbox(self._link, self._inbox, self._submissions, config.agent)
         self._tool_server = ToolServer(config.paths.tools_socket, self._toolbox, config.role)
         self._reporter = Reporter(self._link, self.status, self.backend.name, lambda: self.model)
+        self._turn_reporter = TurnReporter(self._link, self._database)
         self._runner = TurnRunner(self.backend, self.history, self.status)
         self._backend_free = asyncio.Lock()
         self._compacting: asyncio.Task[None] | None = None
@@ -193,6 +195,7 @@ class Harness:
         return [
             ("link", self._link.run()),
             ("reporter", self._reporter.run()),
+            ("turn-reporter", self._turn_reporter.run()),
             ("page", self._page.run()),
             ("login", self._watch_login()),
             ("trim", self._trim_hourly()),
@@ -257,6 +260,7 @@ class Harness:
         end = {"ok": ok, "outcome": result.outcome.value, "note": result.note, "stats": stats.model_dump()}
         self.history.publish(EventKind.TURN_END, end)
         self.turns.record(stats)
+        self._turn_reporter.add(stats)
         self._totals.add(stats)
         self.status.turn_ended(stats)
         told = ids(msg=self._inbox.in_turn or message.id)

@@ -1,10 +1,13 @@
 """What turns took: one row a turn beside the events (SPEC section 8)."""
 
 import json
+import math
 import time
+from collections import Counter
 from typing import Any
 
 from hive_agent.database import Database
+from hive_shared import wire
 from hive_shared.events import TurnStats
 
 KEPT_TURNS = 20_000
@@ -67,6 +70,47 @@ class TurnLog:
     def trim(self) -> None:
         """Keep the newest turns."""
         self._database.write("DELETE FROM turn WHERE id <= (SELECT max(id) FROM turn) - ?", [(KEPT_TURNS,)])
+
+
+def usage_of(stats: TurnStats, key: str) -> wire.TurnUsage:
+    """One turn as core is told of it: within the limits of the wire, whatever a backend printed."""
+    ended_at_ms = stats.started_at_ms + stats.duration_ms
+    outcomes = {outcome.value for outcome in wire.TurnOutcome}
+    outcome = stats.outcome if stats.outcome in outcomes else wire.TurnOutcome.FAILED.value
+    is_message = stats.message_id is not None and 1 <= stats.message_id < 2**63
+    return wire.TurnUsage(
+        key=key,
+        ended_at_ms=_within(ended_at_ms, 2**53),
+        duration_ms=_within(stats.duration_ms, wire.TURN_MAX_MS),
+        message_id=stats.message_id if is_message else None,
+        outcome=wire.TurnOutcome(outcome),
+        model=stats.model[:128].encode("utf-8", "replace").decode(),
+        input_tokens=_within(stats.input_tokens, wire.TOKENS_MAX),
+        cache_read_tokens=_within(stats.cache_read_tokens, wire.TOKENS_MAX),
+        cache_creation_tokens=_within(stats.cache_creation_tokens, wire.TOKENS_MAX),
+        output_tokens=_within(stats.output_tokens, wire.TOKENS_MAX),
+        cost_usd=_dollars(stats.cost_usd),
+        tools=_tools(stats.tools),
+    )
+
+
+def _within(amount: int, most: int) -> int:
+    return min(max(0, amount), most)
+
+
+def _dollars(cost: float) -> float:
+    return min(max(0.0, cost), wire.TURN_MAX_DOLLARS) if math.isfinite(cost) else 0.0
+
+
+def _tools(tools: dict[str, int]) -> dict[str, int]:
+    """The most frequent tools, their names cut to what the wire takes."""
+    named: Counter[str] = Counter()
+    for name, calls in tools.items():
+        named[(name or "unnamed")[: wire.TOOL_NAME_MAX_CHARACTERS].encode("utf-8", "replace").decode()] += (
+            calls
+        )
+    frequent = named.most_common(wire.TOOLS_OF_A_TURN_MAX)
+    return {name: min(calls, wire.TOOL_CALLS_MAX) for name, calls in frequent if calls > 0}
 
 
 def _sums(row: Any) -> dict[str, Any]:

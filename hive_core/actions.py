@@ -36,6 +36,8 @@ from hive_core.registry import Registry
 from hive_core.reminders import Reminders
 from hive_core.requests import Requests
 from hive_core.roster import Roster
+from hive_core.usage import TurnRecord, Usage
+from hive_core.usage_stats import UsageStats
 from hive_shared import wire
 from hive_shared.errors import Conflict, HiveError, NotAvailable, Unavailable
 from hive_shared.events import Destroyed, HelperEvent, Killed, NeedsLogin, Rebuilt
@@ -85,6 +87,7 @@ class Parts:
     updates: AutoUpdate
     operator_pronouns: str
     describe: Callable[[], dict[str, Any]]  # what HiveStatus says of the daemon itself
+    usage: Usage
     loop_limits: LoopLimits = field(default_factory=LoopLimits)
 
 
@@ -102,6 +105,8 @@ class Actions:
         self.roster = parts.roster
         self.lifecycle = parts.lifecycle
         self.deployer = parts.deployer
+        self.usage = parts.usage
+        self._stats = UsageStats(parts.usage, parts.registry, parts.broker)
         self.login_desk: LoginDesk | None = None  # set by the daemon once the web stands
         self.measured: Callable[[], Awaitable[str]] | None = None  # likewise
         self._pronouns = parts.operator_pronouns
@@ -212,6 +217,13 @@ class Actions:
         lost = said.badge is wire.Badge.NEEDS_LOGIN and before.badge is not wire.Badge.NEEDS_LOGIN
         if lost and who.kind is Kind.AGENT and self._first_alarm("needs_login", who.name):
             await self._tell_manager(NeedsLogin(agent=who.name))
+        return wire.Empty()
+
+    async def report_turns(self, who: Principal, request: wire.ReportTurns) -> wire.Empty:
+        """What turns of `who` took, as it says; pages of figures are told that there is something new."""
+        authorize(who, Operation.REPORT_TURNS)
+        if await self.usage.record(who, request.turns):
+            self.feed.publish("usage", {"agent": who.name})
         return wire.Empty()
 
     def connection_ended(self, who: Principal, connection: int) -> None:
@@ -364,6 +376,7 @@ class Actions:
             await self._destroy(who, name)
         left = await self._recorded(who, "purge", name, self.lifecycle.purge(name))
         await self._loops.forget(name)
+        await self.usage.forget(name)
         await self._proposals.end_orphans(await self.approvals.pending())
         note = f"not everything could be deleted: {'; '.join(left)}" if left else "nothing of it is left"
         return wire.AgentDone(agent=None, note=note)
@@ -481,6 +494,20 @@ class Actions:
     def status(self, who: Principal) -> wire.HiveStatus:
         authorize(who, Operation.HIVE_STATUS)
         return self._status()
+
+    async def stats(self, who: Principal, request: wire.Stats) -> wire.StatsReport:
+        """Figures of the turns of one agent, destroyed ones included, or of the whole hive."""
+        authorize(who, Operation.READ_STATS)
+        return await self._stats.report(request)
+
+    def export_turns(
+        self, who: Principal, agent: str | None, since_ms: int
+    ) -> AsyncIterator[list[TurnRecord]]:
+        """Every kept turn since then, the oldest first, some at a time."""
+        authorize(who, Operation.READ_STATS)
+        if agent is not None:
+            self.registry.require(agent)
+        return self.usage.turns(agent, since_ms)
 
     async def snapshot(self, who: Principal) -> dict[str, Any]:
         """The whole dashboard, and the feed's position that it includes."""

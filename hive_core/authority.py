@@ -23,6 +23,7 @@ class Operation(StrEnum):
     ASK_OPERATOR = "ask_operator"
     REMIND = "remind"
     REPORT = "report"
+    REPORT_TURNS = "report_turns"
     CANCEL_QUESTION = "cancel_question"
     PREPARE_SPAWN = "prepare_spawn"
     REQUEST_SPAWN = "request_spawn"
@@ -49,6 +50,7 @@ class Operation(StrEnum):
     READ_INBOX = "read_inbox"
     READ_MESSAGES = "read_messages"
     HIVE_STATUS = "hive_status"
+    READ_STATS = "read_stats"
     LOGIN = "login"
     LIST_SESSIONS = "list_sessions"
     END_SESSION = "end_session"
@@ -72,6 +74,7 @@ ALLOWED: dict[Operation, frozenset[Kind]] = {
     Operation.ASK_OPERATOR: _AGENTS,
     Operation.REMIND: _AGENTS,
     Operation.REPORT: _AGENTS,
+    Operation.REPORT_TURNS: _AGENTS,
     Operation.CANCEL_QUESTION: _AGENTS | _OPERATOR,
     Operation.PREPARE_SPAWN: _MANAGER,
     Operation.REQUEST_SPAWN: _LEADERS,
@@ -98,6 +101,7 @@ ALLOWED: dict[Operation, frozenset[Kind]] = {
     Operation.READ_INBOX: _OPERATOR,
     Operation.READ_MESSAGES: _OPERATOR,
     Operation.HIVE_STATUS: _OPERATOR,
+    Operation.READ_STATS: _OPERATOR,
     Operation.LOGIN: _OPERATOR,
     Operation.LIST_SESSIONS: _OPERATOR,
     Operation.END_SESSION: _OPERATOR,
@@ -118,6 +122,7 @@ OPERATION_OF: dict[type[wire.Request[Any]], Operation] = {
     wire.AskOperator: Operation.ASK_OPERATOR,
     wire.Remind: Operation.REMIND,
     wire.Report: Operation.REPORT,
+    wire.ReportTurns: Operation.REPORT_TURNS,
     wire.CancelQuestion: Operation.CANCEL_QUESTION,
     wire.PrepareSpawn: Operation.PREPARE_SPAWN,
     wire.RequestSpawn: Operation.REQUEST_SPAWN,
@@ -145,6 +150,7 @@ OPERATION_OF: dict[type[wire.Request[Any]], Operation] = {
     wire.Inbox: Operation.READ_INBOX,
     wire.Messages: Operation.READ_MESSAGES,
     wire.DaemonStatus: Operation.HIVE_STATUS,
+    wire.Stats: Operation.READ_STATS,
     wire.MakeLoginUrl: Operation.LOGIN,
     wire.Sessions: Operation.LIST_SESSIONS,
     wire.EndSession: Operation.END_SESSION,

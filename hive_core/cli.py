@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from pydantic import ValidationError
 
-from hive_core import cli_approvals, cli_backup, cli_diff, cli_metrics, cli_output, cli_sessions
+from hive_core import cli_approvals, cli_backup, cli_diff, cli_metrics, cli_output, cli_sessions, cli_stats
 from hive_core.cli_command import (
     ExitCode,
     Failed,
@@ -593,6 +593,7 @@ def _must_be(given: str, wanted: str) -> None:
 # --- the daemon and this machine --------------------------------------------
 
 
+_command("stats", _LOOKING)(cli_stats.stats)
 _command("sessions", _DAEMON)(cli_sessions.sessions)
 _command("logout", _DAEMON)(cli_sessions.log_out)
 _command("metrics", _DAEMON)(cli_metrics.metrics)

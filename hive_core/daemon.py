@@ -52,6 +52,7 @@ from hive_core.surfaces.host import host_handler
 from hive_core.surfaces.manager import manager_handler
 from hive_core.surfaces.sockets import AgentSockets, open_host_socket, private_directory
 from hive_core.trail import Trail
+from hive_core.usage import Usage
 from hive_core.watch import Watch
 from hive_core.web.app import Web
 from hive_shared import __version__
@@ -265,6 +266,7 @@ class _Hive:
                 updates,
                 settings.operator_pronouns,
                 describe,
+                Usage(store, host),
                 LoopLimits(settings.loop_messages, settings.loop_window_seconds),
             )
         )
@@ -300,6 +302,7 @@ class _Hive:
         self.background.start(self.reminders.run(self.broker), name="reminders")
         self.background.start(self.questions.run(), name="questions")
         self.background.start(_hourly(self.broker.vacuum), name="vacuum")
+        self.background.start(_hourly(self.actions.usage.trim, "turns' figures"), name="trim-usage")
         self.background.start(self.lifecycle.measure_tombstones(), name="tombstones")
         await self.lifecycle.make_sockets()
         self.background.start(service_manager.show_life(), name="watchdog")
@@ -394,12 +397,12 @@ async def _told(what: str, close: Callable[[], Awaitable[None]]) -> None:
     await close()
 
 
-async def _hourly(work: Callable[[], Awaitable[int]]) -> None:
+async def _hourly(work: Callable[[], Awaitable[int]], what: str = "messages") -> None:
     while True:
         try:
             count = await work()
             if count:
-                log.info("removed %d old messages", count)
+                log.info("removed %d old %s", count, what)
         except HiveError as error:
-            log.error("removing old messages: %s", error.message)
+            log.error("removing old %s: %s", what, error.message)
         await asyncio.sleep(VACUUM_EVERY_SECONDS)

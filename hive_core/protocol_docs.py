@@ -308,6 +308,8 @@ def _type(annotation: Any) -> str:
         return " or ".join(_type(argument) for argument in arguments)
     if origin is list:
         return f"list of {_type(arguments[0])}"
+    if origin is dict:
+        return f"map from {_type(arguments[0])} to {_type(arguments[1])}"
     if origin is Literal:
         return " or ".join(f"`{json.dumps(argument)}`" for argument in arguments)
     if annotation in _PLAIN:

@@ -25,6 +25,14 @@ RECV_WAIT_MAX_SECONDS = 180.0
 RECV_MAX_MESSAGES = 100
 PACK_NAME_PATTERN = r"^submit-[0-9a-f]{32}\.pack$"
 PACK_MAX_BYTES = 32 * 1024 * 1024  # of a submitted pack: one configuration with its whole history
+TURNS_PER_REPORT = 50
+TURN_MAX_MS = 30 * 86_400_000  # a turn may wait for a limit for days
+TURN_MAX_DOLLARS = 100_000.0
+TOKENS_MAX = 10**10  # of one kind in one turn; 20,000 such turns still add up
+TOOLS_OF_A_TURN_MAX = 64
+TOOL_NAME_MAX_CHARACTERS = 96
+TOOL_CALLS_MAX = 1_000_000
+STATS_MAX_SECONDS = 400 * 86_400.0
 TEXT_MAX_CHARACTERS = 4096  # notes, questions, options: what a person reads on one card
 
 MessageId = Annotated[int, Field(ge=1, le=2**63 - 1)]
@@ -88,6 +96,115 @@ class Badge(StrEnum):
     COMPACTING = "compacting"
     RATE_LIMITED = "rate_limited"
     NEEDS_LOGIN = "needs_login"
+
+
+class TurnOutcome(StrEnum):
+    """How a turn ended, as its harness tells it."""
+
+    OK = "ok"
+    CANCELLED = "cancelled"
+    OVERFLOW = "overflow"
+    RATE_LIMITED = "rate_limited"
+    AUTH = "auth"
+    FAILED = "failed"
+
+
+ToolName = Annotated[str, Field(min_length=1, max_length=TOOL_NAME_MAX_CHARACTERS)]
+Tokens = Annotated[int, Field(ge=0, le=TOKENS_MAX)]
+
+
+class TurnUsage(Model):
+    """What one turn took, as its harness tells it: its form is checked, its truth is not.
+
+    `key` is the turn's own, so that telling it twice counts once: 16 to 64 hexadecimal digits. Tokens are
+    summed over the turn's inferences, at most 10^10 of a kind; `input_tokens` are those read from no cache
+    and written to none. A turn lasts 30 days and costs $100,000 at most, and calls up to 64 tools.
+    """
+
+    key: Annotated[str, Field(pattern=r"^[0-9a-f]{16,64}$")]
+    ended_at_ms: Annotated[int, Field(ge=0, le=2**53)]
+    duration_ms: Annotated[int, Field(ge=0, le=TURN_MAX_MS)] = 0
+    message_id: MessageId | None = None
+    outcome: TurnOutcome
+    model: Annotated[str, Field(max_length=128)] = ""
+    input_tokens: Tokens = 0
+    cache_read_tokens: Tokens = 0
+    cache_creation_tokens: Tokens = 0
+    output_tokens: Tokens = 0
+    cost_usd: Annotated[float, Field(ge=0, le=TURN_MAX_DOLLARS, allow_inf_nan=False)] = 0.0
+    tools: Annotated[
+        dict[ToolName, Annotated[int, Field(ge=1, le=TOOL_CALLS_MAX)]], Field(max_length=TOOLS_OF_A_TURN_MAX)
+    ] = {}
+
+
+class UsageSums(Model):
+    """Turns added up, as their harnesses told them."""
+
+    turns: int = 0
+    ok: int = 0  # of them, those that ended well
+    duration_ms: int = 0
+    longest_ms: int = 0
+    input_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_creation_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: float = 0.0
+
+
+class AgentUsage(UsageSums):
+    """One agent's part of the hive's turns, and how many messages wait for it now."""
+
+    agent: str
+    unread: int = 0
+    kept: bool = False  # it was destroyed, and its state kept
+
+
+class ModelUsage(UsageSums):
+    """The turns of one model; the rarest ones share the name `other models`."""
+
+    model: str
+
+
+class ToolUse(Model):
+    """How often a tool was called; the rarest ones share the name `other tools`."""
+
+    tool: str
+    calls: int
+
+
+class UsageBucket(UsageSums):
+    """One hour or day. The first and the last one of a report are seldom whole."""
+
+    start_ms: int
+    tools: dict[str, int] = {}
+    messages: int | None = None  # None: of one agent, or of a time whose messages were removed
+    approved: int = 0
+    denied: int = 0
+    failed: int = 0
+
+
+class StatsReport(Model):
+    """What turns took since `since_ms`, of one agent or of all, and what core counted besides.
+
+    Turns, durations, tokens, cost and tools are what harnesses say of themselves. Messages, approvals
+    and unread messages are core's own.
+    """
+
+    agent: str | None
+    since_ms: int
+    until_ms: int
+    bucket_ms: int
+    totals: UsageSums
+    median_ms: int = 0
+    p95_ms: int = 0
+    buckets: list[UsageBucket]
+    agents: list[AgentUsage] = []
+    models: list[ModelUsage] = []
+    tools: list[ToolUse] = []
+    first_turn_ms: int | None = None  # of all that are kept, whatever was asked for
+    last_turn_ms: int | None = None
+    unread: int = 0
+    kept_turns: int = 0  # how many of one agent are kept
 
 
 class HarnessReport(Model):
@@ -557,6 +674,17 @@ class Report(Request[Empty]):
     resumes_at_ms: int | None = None
 
 
+class ReportTurns(Request[Empty]):
+    """The harness tells what turns took, as they end, or later if core was away.
+
+    A turn whose `key` was told before changes nothing. `ended_at_ms` counts if it lies in the last seven
+    days; else the turn is one of now. More than 600 turns in ten minutes are refused.
+    """
+
+    op: Literal["report_turns"] = "report_turns"
+    turns: Annotated[list[TurnUsage], Field(min_length=1, max_length=TURNS_PER_REPORT)]
+
+
 Name = Annotated[str, Field(min_length=1, max_length=64)]
 Note = Annotated[str, Field(max_length=TEXT_MAX_CHARACTERS)]
 
@@ -800,6 +928,20 @@ class DaemonStatus(Request[HiveStatus]):
     op: Literal["status"] = "status"
 
 
+class Stats(Request[StatsReport]):
+    """What turns took in the last `since_seconds` (without it: since the first that is kept).
+
+    Of one agent, also one that was destroyed, or of all. Up to eight days come by the hour, more by
+    the day, of a place whose clocks are `utc_offset_minutes` ahead of UTC.
+    """
+
+    result: ClassVar[type[Model]] = StatsReport
+    op: Literal["stats"] = "stats"
+    agent: Name | None = None
+    since_seconds: Annotated[float, Field(ge=60, le=STATS_MAX_SECONDS, allow_inf_nan=False)] | None = None
+    utc_offset_minutes: Annotated[int, Field(ge=-840, le=840)] = 0
+
+
 class MakeLoginUrl(Request[LoginUrl]):
     """A fresh one-time login for the dashboard."""
 
@@ -862,6 +1004,7 @@ _AGENT: tuple[type[Request[Any]], ...] = (
     CancelQuestion,
     Remind,
     Report,
+    ReportTurns,
 )
 _MANAGER: tuple[type[Request[Any]], ...] = (
     PrepareSpawn,
@@ -899,6 +1042,7 @@ _HOST: tuple[type[Request[Any]], ...] = (
     Messages,
     Logs,
     DaemonStatus,
+    Stats,
     MakeLoginUrl,
     Sessions,
     EndSession,

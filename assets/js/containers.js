@@ -79,6 +79,7 @@ function row({ agent, deed, state }) {
       statePill(agent),
       badges(agent),
       h("span", { class: "facts" }, facts(agent)),
+      h("a", { class: "chip", href: `${agentPath(agent)}stats`, "aria-label": `Stats of ${agent.name}` }, "stats"),
     ),
     agent.note && h("p", { class: "note-line words" }, agent.note),
     adviceLine(agent),

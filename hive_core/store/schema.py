@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final
 from sqlalchemy import BigInteger, Index, Integer, MetaData, Table, Text, text
 from sqlmodel import Field, SQLModel
 
-HEAD_REVISION: Final = "0003"  # the newest migration; a database that says so needs none
+HEAD_REVISION: Final = "0004"  # the newest migration; a database that says so needs none
 
 _Id = BigInteger().with_variant(Integer(), "sqlite")  # AUTOINCREMENT wants exactly INTEGER
 _AUTOINCREMENT: Final[dict[str, Any]] = {"sqlite_autoincrement": True}
@@ -187,6 +187,45 @@ class Loop(HiveTable, table=True):
     question_id: int | None = _big(default=None)  # while the operator is asked
 
 
+class Turn(HiveTable, table=True):
+    """What one turn took, as its harness says: untrusted, checked for its form. See `hive_core.usage`."""
+
+    __tablename__ = "turn"
+    __table_args__ = (
+        Index("uq_turn_key", "agent", "key", unique=True),
+        Index("ix_turn_agent_ended", "agent", "ended_at_ms"),
+        Index("ix_turn_ended", "ended_at_ms"),
+        _AUTOINCREMENT,
+    )
+    id: int | None = _id()
+    host: str
+    agent: str
+    key: str
+    ended_at_ms: int = _big()
+    duration_ms: int = _big()
+    message_id: int | None = _big(default=None)
+    outcome: str
+    model: str
+    input_tokens: int = _big()
+    cache_read_tokens: int = _big()
+    cache_creation_tokens: int = _big()
+    output_tokens: int = _big()
+    cost_microdollars: int = _big()
+    tool_calls: int = _big()
+
+
+class ToolHour(HiveTable, table=True):
+    """How often an agent called a tool in an hour of UTC, as its harness says."""
+
+    __tablename__ = "tool_hour"
+    __table_args__ = (Index("ix_tool_hour_hour_ms", "hour_ms"),)
+    agent: str = Field(primary_key=True)
+    hour_ms: int = _big(primary_key=True)
+    tool: str = Field(primary_key=True)
+    host: str
+    calls: int = _big()
+
+
 class Reminder(HiveTable, table=True):
     """A message to come, to the inbox of the agent that set it. Deleted as it is delivered."""
 
@@ -239,6 +278,8 @@ message: Final[Table] = metadata.tables["message"]
 approval: Final[Table] = metadata.tables["approval"]
 question: Final[Table] = metadata.tables["question"]
 loop: Final[Table] = metadata.tables["loop"]
+turn: Final[Table] = metadata.tables["turn"]
+tool_hour: Final[Table] = metadata.tables["tool_hour"]
 reminder: Final[Table] = metadata.tables["reminder"]
 audit: Final[Table] = metadata.tables["audit"]
 session: Final[Table] = metadata.tables["session"]

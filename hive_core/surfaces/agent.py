@@ -43,6 +43,10 @@ async def _report(call: Call, request: wire.Report) -> Answer:
     return await call.actions.report(call.who, request, call.connection.number)
 
 
+async def _report_turns(call: Call, request: wire.ReportTurns) -> Answer:
+    return await call.actions.report_turns(call.who, request)
+
+
 ROUTES: Routes = {
     wire.Send: _send,
     wire.Recv: _recv,
@@ -52,6 +56,7 @@ ROUTES: Routes = {
     wire.CancelQuestion: _cancel_question,
     wire.Remind: _remind,
     wire.Report: _report,
+    wire.ReportTurns: _report_turns,
 }
 
 

@@ -146,6 +146,10 @@ async def _status(call: Call, request: wire.DaemonStatus) -> Answer:
     return call.actions.status(call.who)
 
 
+async def _stats(call: Call, request: wire.Stats) -> Answer:
+    return await call.actions.stats(call.who, request)
+
+
 async def _login_url(call: Call, request: wire.MakeLoginUrl) -> Answer:
     return await call.actions.login_url(call.who)
 
@@ -206,6 +210,7 @@ ROUTES: Routes = {
     wire.Messages: _messages,
     wire.Logs: _logs,
     wire.DaemonStatus: _status,
+    wire.Stats: _stats,
     wire.MakeLoginUrl: _login_url,
     wire.Sessions: _sessions,
     wire.EndSession: _end_session,

@@ -18,7 +18,7 @@ from hive_core.actions import Actions
 from hive_core.clock import Clock, time_ms
 from hive_core.config import Settings
 from hive_core.store import Store
-from hive_core.web import agent_pages, auth, dashboard, static
+from hive_core.web import agent_pages, auth, dashboard, static, stats
 from hive_core.web.gate import Gate
 from hive_core.web.headers import HostRules, url_host
 from hive_core.web.listener import BoundedProtocol, HttpServer, bind_both_families, bind_for_proxy, port_of
@@ -164,6 +164,7 @@ class Web:
         app.include_router(
             agent_pages.routes(self._actions, self._settings.paths, self.sessions, self.streams)
         )
+        app.include_router(stats.routes(self._actions))
         app.include_router(static.routes(self._assets))
         proxies = Proxies(self._settings.trusted_proxies, self._settings.forwarded_headers)
         return Gate(app, self._rules_of(self.port), self.sessions, proxies)

@@ -34,7 +34,7 @@ FORM_TYPE = "application/x-www-form-urlencoded"
 LOGIN_PATH = "/login"
 
 _STOPPING = "the daemon stops; what was begun goes on at its next start, if it can"
-_PAGE = re.compile(r"/|/login|/favicon\.ico|/static/.*|/agents/[a-z0-9-]{1,9}/?", re.DOTALL)
+_PAGE = re.compile(r"/|/login|/favicon\.ico|/stats|/static/.*|/agents/[a-z0-9-]{1,9}(/|/stats)?", re.DOTALL)
 _READING = frozenset({"GET", "HEAD"})
 
 

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 DASHBOARD_PAGE: Final = "dashboard.html"
 LOGIN_PAGE: Final = "login.html"
 AGENT_PAGE: Final = "agent.html"
+STATS_PAGE: Final = "stats.html"
+AGENT_STATS_PAGE: Final = "agent_stats.html"
 
 FILE_MAX_BYTES: Final = 8 * 1024 * 1024
 
@@ -79,7 +81,7 @@ class Assets:
 
 
 def routes(assets: Assets) -> APIRouter:
-    """The three shells and `/static/`."""
+    """The shells and `/static/`."""
     router = APIRouter()
 
     def shell(path: str, name: str) -> None:
@@ -90,6 +92,8 @@ def routes(assets: Assets) -> APIRouter:
     shell("/", DASHBOARD_PAGE)
     shell("/login", LOGIN_PAGE)
     shell("/agents/{name}/", AGENT_PAGE)
+    shell("/stats", STATS_PAGE)
+    shell("/agents/{name}/stats", AGENT_STATS_PAGE)
 
     @router.api_route("/agents/{name}", methods=["GET", "HEAD"])
     async def without_slash(

@@ -137,6 +137,10 @@ async def message_of_alice(hive: WholeHive) -> Fields:
     return {"ids": sent["ids"], "max": 100}
 
 
+async def turn_that_ended(hive: WholeHive) -> Fields:
+    return {"turns": [{"key": hive.fresh_name().encode().hex().zfill(16), "ended_at_ms": 1, "outcome": "ok"}]}
+
+
 async def another_session(hive: WholeHive) -> Fields:
     operator = await hive.operator()
     listed = await operator.get("/api/sessions")
@@ -169,6 +173,7 @@ WIRE = [
     Op("cancel_question", YES, YES, NO, NO, question_of_the_manager),
     Op("remind", NO, YES, YES, OWN, given(body="wake up", after_seconds=86400)),
     Op("report", NO, YES, YES, OWN, given(badge="thinking", note="busy")),
+    Op("report_turns", NO, YES, YES, OWN, turn_that_ended),
     Op("prepare_spawn", NO, YES, NO, NO, fresh_name),
     Op("request_spawn", YES, YES, NO, NO, fresh_name),
     Op("request_apply_commit", NO, YES, NO, NO, commit_to_submit),
@@ -200,6 +205,8 @@ WIRE = [
     Op("answer", YES, NO, NO, NO, question_of_alice),
     Op("inbox", YES, NO, NO, NO),
     Op("messages", YES, NO, NO, NO),
+    Op("stats", YES, NO, NO, NO),
+    Op("stats", YES, NO, NO, NO, given(agent="alice")),
     Op("login_url", YES, NO, NO, NO),
     Op("metrics", YES, NO, NO, NO),
     Op("sessions", YES, NO, NO, NO),
@@ -224,6 +231,7 @@ def part(make: Making, *names: str, **form: str) -> Asking:
 
 
 ALICE = part(given(name="alice"), "name")
+EXPORT_OF_ALICE = part(given(name="alice", export="turns.json"), "name", "export")
 
 
 @dataclass(frozen=True)
@@ -243,6 +251,8 @@ WEB = [
     Route("GET", "/static/{path:path}", part(given(path="css/base.css"), "path"), public=True),
     Route("GET", "/agents/{name}", ALICE, public=True),
     Route("GET", "/agents/{name}/", ALICE, public=True),
+    Route("GET", "/stats", part(nothing), public=True),
+    Route("GET", "/agents/{name}/stats", ALICE, public=True),
     Route("POST", "/login", part(nothing, code="guess-guess-guess"), public=True),
     Route("GET", "/api/state", part(nothing)),
     Route("GET", "/messages/stream", part(nothing)),
@@ -250,6 +260,10 @@ WEB = [
     Route("GET", "/api/messages", part(nothing)),
     Route("GET", "/api/messages/search", part(nothing)),
     Route("GET", "/api/activity", part(nothing)),
+    Route("GET", "/api/stats", part(nothing)),
+    Route("GET", "/api/stats/{export}", part(given(export="turns.csv"), "export")),
+    Route("GET", "/api/agents/{name}/stats", ALICE),
+    Route("GET", "/api/agents/{name}/stats/{export}", EXPORT_OF_ALICE),
     Route("GET", "/api/approvals/{approval_id}/diff", part(waiting_commit, "approval_id")),
     Route("GET", "/api/approvals/{approval_id}/log", part(deployed_commit, "approval_id")),
     Route("GET", "/api/agents/{name}/history", ALICE),

@@ -27,6 +27,7 @@ from hive_core.principals import Principal
 from hive_core.proposals import Proposals
 from hive_core.registry import AgentRecord
 from hive_core.roster import Roster
+from hive_core.usage import Usage
 from hive_shared import wire
 from hive_shared.errors import HiveError
 from hive_shared.names import MANAGER
@@ -256,6 +257,7 @@ async def _build(root: Path, runtime: ObedientRuntime, given: dict[str, object])
             updates=updates,
             operator_pronouns="they/them",
             describe=_describe,
+            usage=Usage(parts.store),
         )
     )
     return DeployHive(

@@ -33,6 +33,7 @@ from hive_shared.wire import (
     Remind,
     ReminderSet,
     Report,
+    ReportTurns,
     Request,
     RequestApplyCommit,
     RequestSpawn,
@@ -43,6 +44,7 @@ from hive_shared.wire import (
     Standing,
     Status,
     Surface,
+    TurnUsage,
 )
 
 
@@ -60,6 +62,7 @@ class FakeCore:
         self.sent: list[Send] = []
         self.calls: list[Request[Any]] = []
         self.reports: list[Report] = []
+        self.turns: list[TurnUsage] = []  # that were told of
         self.refuse: dict[str, HiveError] = {}
         self.packs: list[bytes] = []  # that came with requests, in order
         self.flags: list[RiskFlag] = []  # on every approval
@@ -145,6 +148,9 @@ class FakeCore:
                 )
             case Report():
                 self.reports.append(request)
+                return Empty()
+            case ReportTurns():
+                self.turns += request.turns
                 return Empty()
             case AskOperator():
                 return QuestionAsked(question_id=7)

@@ -28,6 +28,7 @@ from hive_core.registry import AgentRecord, Registry
 from hive_core.reminders import Reminders
 from hive_core.roster import Roster
 from hive_core.store import Store
+from hive_core.usage import Usage
 from hive_core.web import Web
 from hive_shared.paths import HostPaths
 from hive_shared.wire import AgentState
@@ -220,6 +221,7 @@ async def _build(tmp_path: Path, assets: Path, given: Mapping[str, Any]) -> WebH
         updates=updates,
         operator_pronouns="they/them",
         describe=_describe,
+        usage=Usage(store),
     )
     actions = Actions(parts)
     await actions.open()
@@ -246,7 +248,7 @@ def _describe() -> dict[str, Any]:
 def write_assets(directory: Path) -> Path:
     """The least that a front end can be."""
     (directory / "js").mkdir(parents=True, exist_ok=True)
-    for page in ("dashboard", "login", "agent"):
+    for page in ("dashboard", "login", "agent", "stats", "agent_stats"):
         (directory / f"{page}.html").write_text(f"<!doctype html><title>{page}</title>")
     (directory / "js" / "app.js").write_text("export {};\n")
     (directory / "hive.css").write_text("body {}\n")

@@ -56,7 +56,9 @@ def found(rules: dict[str, str], text: str) -> list[str]:
 
 def test_there_is_something_to_check() -> None:
     assert len(MODULES) > 20
-    assert [page.name for page in PAGES] == ["agent.html", "dashboard.html", "login.html"]
+    assert [page.name for page in PAGES] == [
+        "agent.html", "agent_stats.html", "dashboard.html", "login.html", "stats.html",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: path.name)
@@ -143,7 +145,7 @@ def test_imports_lead_to_modules_beside_this_one(module: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_what_a_page_refers_to_exists(page: Path) -> None:
     # Relative, so that they hold under a base path too: an agent's page is two steps down.
-    up = "../../" if page.name == "agent.html" else ""
+    up = "../../" if page.name in ("agent.html", "agent_stats.html") else ""
     targets = re.findall(r"(?:src|href)=\"([^\"]*static/[^\"]+)\"", page.read_text())
     assert len(targets) > 3
     for target in targets:

@@ -16,6 +16,7 @@ from hive_core.backup import make, seal, unpack, walk
 from hive_core.backup.manifest import BadArchive, check_path, stays_inside
 from hive_core.backup.seal import Keys
 from hive_core.one_daemon import locked
+from hive_core.store.schema import HEAD_REVISION
 from hive_shared.errors import BadRequest, Conflict, HiveError, NotAvailable, NotFound
 from hive_shared.paths import HostPaths
 from tests.conftest import need
@@ -110,7 +111,7 @@ def test_the_file_is_private_and_its_manifest_has_the_sum_of_every_file(
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert made.file_bytes == file.stat().st_size
     told = manifest(file)
-    assert (told["format"], told["schema_revision"], told["credentials"]) == (1, "0003", False)
+    assert (told["format"], told["schema_revision"], told["credentials"]) == (1, HEAD_REVISION, False)
     files = {name for name, member in members(file).items() if member.isreg()} - {"manifest.json"}
     assert set(told["files"]) == files
     for name, summed in told["files"].items():

@@ -106,6 +106,28 @@ def session() -> wire.SessionView:
     return wire.SessionView(id="0a1b2c3d", client=client, **times)
 
 
+def figures(agent: str | None = None) -> wire.StatsReport:
+    sums: dict[str, Any] = {
+        "turns": 4, "ok": 3, "duration_ms": 50_000, "longest_ms": 41_200, "input_tokens": 950,
+        "cache_read_tokens": 212_000, "cache_creation_tokens": 8_800, "output_tokens": 2_350,
+        "cost_usd": 0.75,
+    }  # fmt: skip
+    return wire.StatsReport(
+        agent=agent,
+        since_ms=1,
+        until_ms=2,
+        bucket_ms=3_600_000,
+        totals=wire.UsageSums(**sums),
+        median_ms=850,
+        p95_ms=125_000,
+        buckets=[wire.UsageBucket(start_ms=0, messages=12, approved=2, **sums)],
+        agents=[] if agent else [wire.AgentUsage(agent="alice", unread=3, kept=True, **sums)],
+        models=[wire.ModelUsage(model="sonnet \x1b[2J", **sums)],
+        tools=[wire.ToolUse(tool="Bash", calls=12)],
+        unread=3,
+    )
+
+
 COMMIT, OLDER = "1a2b3c4d5e" * 4, "9f8e7d6c5b" * 4
 RAN = wire.Deployments(
     deployments=[
@@ -194,6 +216,13 @@ REQUESTS = [
     (["logs", "alice"], wire.Logs(name="alice"), wire.LogLines(lines=["one"])),
     (["logs", "alice", "-n", "5"], wire.Logs(name="alice", lines=5), wire.LogLines(lines=["one"])),
     (["metrics"], wire.Metrics(), wire.MetricsText(text="hive_open_questions 0.0\n")),
+    (["stats"], wire.Stats(since_seconds=86_400), figures()),
+    (["stats", "--since", "all"], wire.Stats(), figures()),
+    (
+        ["stats", "--agent", "alice", "--since", "7d"],
+        wire.Stats(agent="alice", since_seconds=7 * 86_400),
+        figures("alice"),
+    ),
     (["sessions"], wire.Sessions(), wire.SessionList(sessions=[session()])),
     (["logout", "0a1b2c3d"], wire.EndSession(session_id="0a1b2c3d"), wire.LoggedOut(sessions=1)),
     (["logout-all"], wire.LogoutAll(), wire.LoggedOut(sessions=2)),
@@ -240,6 +269,29 @@ def test_the_table_of_agents_says_what_matters(run: Run, host: HostSurface) -> N
         assert word in out
     for note in ("claude sonnet", "needs update", "restarted 2 times", "until 9"):
         assert note in out
+
+
+def test_the_table_of_figures_keeps_tokens_apart_and_says_who_is_gone(run: Run, host: HostSurface) -> None:
+    host.replies["stats"] = figures()
+    out = run("stats").out
+    for words in ("alice (destroyed)", "75 %", "12.5 s", "950", "212.0k", "8.8k", "2.4k", "$0.75"):
+        assert words in out
+    assert "sonnet ␛[2J" in out
+    for words in ("median 850 ms, 95 % 2m 05s, longest 41.2 s", "Bash 12", "2 approved"):
+        assert words in out
+
+
+def test_figures_of_nothing_say_when_there_will_be_some(run: Run, host: HostSurface) -> None:
+    host.replies["stats"] = figures().model_copy(update={"totals": wire.UsageSums(), "models": []})
+    ended = run("stats")
+    assert (ended.code, "when an agent has worked on its first message" in ended.err) == (0, True)
+
+
+@pytest.mark.parametrize("since", ["", "7", "d", "-1d", "0m", "30s", "401d", "1y", "7d ", "٧d", "ALL"])
+def test_a_time_that_makes_no_sense_is_wrong_usage(run: Run, host: HostSurface, since: str) -> None:
+    ended = run("stats", f"--since={since}")
+    assert (ended.code, host.requests) == (2, [])
+    assert "90m, 24h, 7d" in ended.err
 
 
 def test_tables_in_a_pipe_are_not_folded(run: Run, host: HostSurface) -> None:
