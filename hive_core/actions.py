@@ -38,6 +38,14 @@ from hive_core.requests import Requests
 from hive_core.roster import Roster
 from hive_core.usage import TurnRecord, Usage
 from hive_core.usage_stats import UsageStats
+from hive_core.waiting.queue import WaitingQueue
+from hive_core.waiting.sources import (
+    DISMISS,
+    ApprovalSource,
+    FailureSource,
+    LoginSource,
+    QuestionSource,
+)
 from hive_shared import wire
 from hive_shared.errors import Conflict, HiveError, NotAvailable, Unavailable
 from hive_shared.events import Destroyed, HelperEvent, Killed, NeedsLogin, Rebuilt
@@ -107,7 +115,18 @@ class Actions:
         self.deployer = parts.deployer
         self.usage = parts.usage
         self._stats = UsageStats(parts.usage, parts.registry, parts.broker)
+        self._failures = FailureSource(parts.approvals, parts.registry, parts.roster, parts.audit)
+        self.queue = WaitingQueue(
+            [
+                ApprovalSource(parts.approvals),
+                QuestionSource(parts.questions),
+                LoginSource(parts.roster),
+                self._failures,
+            ],
+            parts.feed,
+        )
         self.login_desk: LoginDesk | None = None  # set by the daemon once the web stands
+        self.notify_test: Callable[[], Awaitable[list[wire.NotifyOutcome]]] | None = None  # likewise
         self.measured: Callable[[], Awaitable[str]] | None = None  # likewise
         self._pronouns = parts.operator_pronouns
         self._describe = parts.describe
@@ -143,11 +162,13 @@ class Actions:
         self.broker.subscribe(self._message_sent)
         await self._activity.open()
         self._work.start(self._activity.run(), name="activity")
+        await self.queue.open()
         await self._floods.open()
         await self._loops.open()
 
     async def close(self) -> None:
         """End approved work and operations that are under way; the next start takes them up again."""
+        self.queue.close()
         await self._floods.close()
         await self._loops.close()
         await self._work.close()
@@ -428,6 +449,39 @@ class Actions:
         authorize(who, Operation.LIST_QUESTIONS)
         return await self.questions.open()
 
+    # --- what waits for the operator ----------------------------------------
+
+    def waiting(self, who: Principal) -> wire.WaitingList:
+        """Everything that waits: what holds up most first, then the oldest."""
+        authorize(who, Operation.LIST_WAITING)
+        return self.queue.listed()
+
+    def follow_waiting(self, who: Principal) -> AsyncIterator[wire.WaitingChange]:
+        """What waits, then each entry as it comes and goes, until the reader leaves."""
+        authorize(who, Operation.LIST_WAITING)
+        return self.queue.follow()
+
+    async def dismiss(self, who: Principal, approval_id: int) -> wire.ApprovalView:
+        """The operator took note of a failure: it waits no more. What was asked for has still failed."""
+        authorize(who, Operation.DISMISS)
+        subject = f"approval {approval_id}"
+        approval = await self._recorded(who, DISMISS, subject, self._waiting_failure(approval_id))
+        self._failures.dismiss(approval)
+        return approval
+
+    async def _waiting_failure(self, approval_id: int) -> wire.ApprovalView:
+        approval = await self.approvals.get(approval_id)
+        self._failures.check(approval)
+        return approval
+
+    async def test_notifications(self, who: Principal) -> wire.NotifyTested:
+        """Send a test to every target, whatever the hour, and tell what became of it."""
+        authorize(who, Operation.NOTIFY_TEST)
+        if self.notify_test is None:
+            raise NotAvailable("no notifications are set up: name a file of Apprise URLs as notify_urls_file")
+        sent = self._recorded(who, Operation.NOTIFY_TEST, "notifications", self.notify_test())
+        return wire.NotifyTested(outcomes=await sent)
+
     # --- what the operator sees ---------------------------------------------
 
     def agents(self, who: Principal) -> list[wire.AgentView]:
@@ -527,6 +581,7 @@ class Actions:
             "tombstones": _plain_list(self.roster.tombstones()),
             "approvals": _plain_list(approvals),
             "questions": _plain_list(questions),
+            "waiting": _plain(self.queue.listed()),
             "inbox": _plain_list(inbox),
             "messages": _plain_list(messages),
             "activity": _plain_list(activity),

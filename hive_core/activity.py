@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 SHOWN: Final = frozenset({
     "start", "kill", "restart", "rebuild", "update", "destroy", "purge", "crash",
-    "request_spawn", "request_apply_commit", "rollback", "approve", "deny", "deployed", "failed",
+    "request_spawn", "request_apply_commit", "rollback", "approve", "deny", "deployed", "failed", "dismiss",
     "answer", "cancel_question", "expire_question", "pause", "end_pause",
     "login", "logout", "end_session", "logout_all",
     "page api/cancel", "page api/compact", "page api/new-session", "page api/model",

@@ -128,6 +128,11 @@ class Approvals:
         newest = select(table).order_by(table.c.id.desc()).limit(limit)
         return [_view(row) for row in await self._store.read(lambda c: c.execute(newest).all())]
 
+    async def last_of_each_agent(self) -> list[ApprovalView]:
+        """The newest one of every agent that any was ever for."""
+        newest = select(table).where(table.c.id.in_(select(func.max(table.c.id)).group_by(table.c.agent)))
+        return [_view(row) for row in await self._store.read(lambda c: c.execute(newest).all())]
+
     async def with_commits(self, agent: str, limit: int) -> list[ApprovalView]:
         """The newest `limit` of one agent that are for a commit, newest first."""
         of_agent = select(table).where(table.c.agent == agent, table.c.commit_sha.is_not(None))

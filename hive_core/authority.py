@@ -49,6 +49,9 @@ class Operation(StrEnum):
     ANSWER = "answer"
     READ_INBOX = "read_inbox"
     READ_MESSAGES = "read_messages"
+    LIST_WAITING = "list_waiting"
+    DISMISS = "dismiss"
+    NOTIFY_TEST = "notify_test"
     HIVE_STATUS = "hive_status"
     READ_STATS = "read_stats"
     LOGIN = "login"
@@ -100,6 +103,9 @@ ALLOWED: dict[Operation, frozenset[Kind]] = {
     Operation.ANSWER: _OPERATOR,
     Operation.READ_INBOX: _OPERATOR,
     Operation.READ_MESSAGES: _OPERATOR,
+    Operation.LIST_WAITING: _OPERATOR,
+    Operation.DISMISS: _OPERATOR,
+    Operation.NOTIFY_TEST: _OPERATOR,
     Operation.HIVE_STATUS: _OPERATOR,
     Operation.READ_STATS: _OPERATOR,
     Operation.LOGIN: _OPERATOR,
@@ -149,6 +155,9 @@ OPERATION_OF: dict[type[wire.Request[Any]], Operation] = {
     wire.Answer: Operation.ANSWER,
     wire.Inbox: Operation.READ_INBOX,
     wire.Messages: Operation.READ_MESSAGES,
+    wire.Waiting: Operation.LIST_WAITING,
+    wire.Dismiss: Operation.DISMISS,
+    wire.NotifyTest: Operation.NOTIFY_TEST,
     wire.DaemonStatus: Operation.HIVE_STATUS,
     wire.Stats: Operation.READ_STATS,
     wire.MakeLoginUrl: Operation.LOGIN,

@@ -27,6 +27,7 @@ from hive_core.cli_command import (
 from hive_core.cli_diff import Sheet
 from hive_core.cli_pager import put_paged
 from hive_core.cli_target import LOCAL_ROOT, BadConfiguration
+from hive_core.cli_waiting import dismiss, notifications, waiting
 from hive_core.cli_words import short, what
 from hive_core.terminal_text import clean_line
 from hive_shared import wire
@@ -195,6 +196,9 @@ def url(hive: Hive) -> None:
 def status(hive: Hive) -> None:
     """Show what the daemon runs on, and what waits for you."""
     hive.show(wire.DaemonStatus(), cli_output.status)
+
+
+_command("waiting", _LOOKING)(waiting)
 
 
 @_command("list", _LOOKING)
@@ -588,6 +592,10 @@ def _typed(question: str) -> str:
 def _must_be(given: str, wanted: str) -> None:
     if given != wanted:
         raise Failed(f"nothing was removed: {wanted!r} was wanted, and {given!r} was given")
+
+
+_command("dismiss", _APPROVING)(dismiss)
+app.add_typer(notifications, rich_help_panel=_DAEMON)
 
 
 # --- the daemon and this machine --------------------------------------------

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsConfigDict, SettingsError
 
+from hive_core.notify.quiet import QuietHours
 from hive_shared.errors import HiveError
 from hive_shared.names import BROADCAST, DASHBOARD_PORT, MANAGER, OPERATOR, is_agent_name
 from hive_shared.paths import HostPaths
@@ -122,6 +123,18 @@ def _names(allow: dict[str, list[str]]) -> dict[str, list[str]]:
     return allow
 
 
+def _quiet_hours(text: str) -> str:
+    QuietHours.parse(text)
+    return text
+
+
+def _web_address(text: str) -> str:
+    """An address that a link can begin with: no password, query or fragment."""
+    if not _WEB_ADDRESS.fullmatch(text):
+        raise ValueError(f"{text[:80]!r} is no address such as https://hive.example.org or …/hive")
+    return text
+
+
 Bytes = Annotated[int, BeforeValidator(_size), Field(gt=0)]
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -200,6 +213,12 @@ class Settings(BaseSettings):
     send_allow: Annotated[
         dict[str, list[str]], NoDecode, BeforeValidator(_table), AfterValidator(_names)
     ] = {}  # whom an agent may write to; one that is not named, everyone
+
+    notify_urls_file: AbsolutePath | None = None  # Apprise URLs, one a line, mode 0600
+    notify_base_url: Annotated[str, AfterValidator(_web_address)] | None = None  # of links in notifications
+    notify_detail: Literal["excerpt", "count"] = "excerpt"
+    notify_quiet_hours: Annotated[str, AfterValidator(_quiet_hours)] | None = None
+    notify_pause_seconds: Seconds = 120.0  # at least, between two notifications to one target
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "text", "json", "journal"] = "auto"

@@ -36,6 +36,8 @@ from hive_core.measuring import Measuring
 from hive_core.metrics_look import Look
 from hive_core.metrics_socket import MetricsSocket
 from hive_core.nix_module.risks import risk_flags
+from hive_core.notify.from_settings import notifier_of
+from hive_core.notify.notifier import Notifier
 from hive_core.one_daemon import locked
 from hive_core.plan import Planner
 from hive_core.plan_nixos import NixosPlanner, flake_of, options_of, pin_of
@@ -163,6 +165,7 @@ class _Hive:
     web: Dashboard
     background: TaskSet
     measuring: Measuring
+    notifier: Notifier | None = None
     host: SurfaceServer | None = None
     scraped: MetricsSocket | None = None
 
@@ -274,6 +277,9 @@ class _Hive:
         background = TaskSet("daemon")
         web = web_of(actions, settings, store)
         actions.login_desk = web
+        notifier = notifier_of(settings, actions.queue, lambda: web.url if web is not None else "")
+        if notifier is not None:
+            actions.notify_test = notifier.test
         look = Look(actions, store, trail, web.stream_counts, settings.paths.last_backup)
         actions.measured = partial(measuring.metrics.text, look)
 
@@ -283,11 +289,14 @@ class _Hive:
         stack.push_async_callback(_told, "stopping the agents", runtime.close)
         stack.push_async_callback(watch.close)
         stack.push_async_callback(actions.close)
+        if notifier is not None:
+            stack.push_async_callback(notifier.close)
         stack.callback(feed.close)
         hive = cls(
             settings, store, registry, broker, questions, reminders, runtime, lifecycle, roster, watch,
             updates, actions, web, background, measuring,
         )  # fmt: skip
+        hive.notifier = notifier
         stack.push_async_callback(hive.close_doors)
         return hive
 
@@ -299,6 +308,8 @@ class _Hive:
         await self.web.start()
         self.host = await open_host_socket(paths, host_handler(self.actions), self.settings.group)
         await self._open_metrics_socket()
+        if self.notifier is not None:
+            self.notifier.start()
         self.background.start(self.reminders.run(self.broker), name="reminders")
         self.background.start(self.questions.run(), name="questions")
         self.background.start(_hourly(self.broker.vacuum), name="vacuum")

@@ -23,6 +23,8 @@ from hive_shared.wire import AgentState, AgentView, Badge, HarnessReport
 PUBLISH_DELAY_SECONDS = 0.1
 CREDENTIAL_FILES = (".credentials.json", "api-key")
 
+Subscriber = Callable[[str, AgentView | None], None]
+
 
 @dataclass
 class _Live:
@@ -60,6 +62,7 @@ class Roster:
         self._live: dict[str, _Live] = {}
         self._due: dict[str, asyncio.TimerHandle] = {}
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}
+        self._subscribers: list[Subscriber] = []
 
     # --- reading ---
 
@@ -152,8 +155,14 @@ class Roster:
         if timer is not None:
             timer.cancel()
         self._feed.publish("agent_gone", {"name": name})
+        self._tell(name, None)
 
     # --- telling ---
+
+    def subscribe(self, callback: Subscriber) -> Callable[[], None]:
+        """Call back with each agent as it is published, None once it is gone; returns how to end that."""
+        self._subscribers.append(callback)
+        return lambda: self._subscribers.remove(callback)
 
     def changed(self, name: str) -> None:
         """Publish the agent soon; many changes within a moment become one event."""
@@ -167,7 +176,13 @@ class Roster:
             timer.cancel()
         record = self._registry.get(name)
         if record is not None and not record.kept:
-            self._feed.publish("agent", self._view(record).model_dump(mode="json"))
+            view = self._view(record)
+            self._feed.publish("agent", view.model_dump(mode="json"))
+            self._tell(name, view)
+
+    def _tell(self, name: str, view: AgentView | None) -> None:
+        for callback in list(self._subscribers):
+            callback(name, view)
 
     def publish_tombstones(self) -> None:
         kept = [view.model_dump(mode="json") for view in self.tombstones()]

@@ -534,6 +534,63 @@ class SessionList(Model):
     sessions: list[SessionView]
 
 
+class WaitingKind(StrEnum):
+    """The sorts of things that wait for the operator."""
+
+    APPROVAL = "approval"
+    QUESTION = "question"
+    STOP = "stop"  # messages that the hive has stopped, and asks about
+    LOGIN = "login"
+    FAILURE = "failure"  # what was approved, and could not be carried out
+
+
+class WaitingEntry(Model):
+    """One thing that waits for the operator.
+
+    `summary` and `otherwise` (what happens if nothing is done) are the hive's own words; `said` is an
+    excerpt of what an agent wrote. `link` is relative to the dashboard's address.
+    """
+
+    kind: WaitingKind
+    id: str
+    who: str
+    summary: str
+    said: str = ""
+    since_ms: int
+    expires_at_ms: int | None = None
+    blocked: list[str] = []
+    otherwise: str
+    link: str
+
+
+class WaitingList(Model):
+    """What waits, what holds up most first, then the oldest; `total` counts also what is not listed."""
+
+    entries: list[WaitingEntry]
+    total: int
+
+
+class WaitingChange(Model):
+    """An entry that waits, is another than before, or (`settled`) waits no more."""
+
+    settled: bool = False
+    entry: WaitingEntry
+
+
+class NotifyOutcome(Model):
+    """What became of one notification; `target` is told without its secrets."""
+
+    target: str
+    ok: bool
+    note: str = ""
+
+
+class NotifyTested(Model):
+    """What became of a test, by target."""
+
+    outcomes: list[NotifyOutcome]
+
+
 class MetricsText(Model):
     """What is measured, in the text format of Prometheus; docs/metrics.md lists it."""
 
@@ -921,6 +978,29 @@ class Messages(Request[MessageList]):
     follow: bool = False
 
 
+class Waiting(Request[WaitingList]):
+    """Everything that waits for the operator; with `follow` then each change, without end."""
+
+    result: ClassVar[type[Model]] = WaitingList
+    item: ClassVar[type[Model] | None] = WaitingChange
+    op: Literal["waiting"] = "waiting"
+    follow: bool = False
+
+
+class Dismiss(Request[Empty]):
+    """Take note of an approval that failed: it waits no more."""
+
+    op: Literal["dismiss"] = "dismiss"
+    approval_id: MessageId
+
+
+class NotifyTest(Request[NotifyTested]):
+    """Send a test to every target of notifications."""
+
+    result: ClassVar[type[Model]] = NotifyTested
+    op: Literal["notify_test"] = "notify_test"
+
+
 class DaemonStatus(Request[HiveStatus]):
     """The daemon about itself, and how much waits for the operator."""
 
@@ -1040,6 +1120,9 @@ _HOST: tuple[type[Request[Any]], ...] = (
     Send,
     Inbox,
     Messages,
+    Waiting,
+    Dismiss,
+    NotifyTest,
     Logs,
     DaemonStatus,
     Stats,

@@ -45,7 +45,7 @@ export function keepKey(value) {
 
 /** Leaves for the login page, which comes back here. */
 export function goToLogin() {
-  const back = encodeURIComponent(location.pathname + location.search);
+  const back = encodeURIComponent(location.pathname + location.search + location.hash);
   const ended = key() ? "&ended=1" : ""; // it was logged in, and is so no more
   location.replace(here(`/login?return=${back}${ended}`));
 }
@@ -55,7 +55,7 @@ export function safeReturn(value) {
   if (!value || !/^\/(?![/\\])/.test(value)) return BASE;
   const url = new URL(value, location.origin);
   const isOurs = url.origin === location.origin && url.pathname.startsWith(BASE);
-  return isOurs && url.pathname !== here("/login") ? url.pathname + url.search : BASE;
+  return isOurs && url.pathname !== here("/login") ? url.pathname + url.search + url.hash : BASE;
 }
 
 /** @param {Record<string, string>} [more] */

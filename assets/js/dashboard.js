@@ -19,10 +19,12 @@ import { announce, toast } from "./notices.js";
 import { showOutage, takeOutage } from "./outage.js";
 import { refreshPanel, refreshSessions, takePanel } from "./panel.js";
 import { closedWithout, renderQuestions } from "./questions.js";
+import { takeBell, tellNew } from "./notify.js";
 import { takeCopying } from "./sha.js";
 import { follow } from "./stream.js";
 import { plural, shorten, shortSha } from "./text.js";
 import { renderTombstones } from "./tombstones.js";
+import { arrive, renderWaiting, takeWaiting } from "./waiting.js";
 import { renderTour, takeTour } from "./tour.js";
 
 const PULSE_MS = 4000;
@@ -50,6 +52,10 @@ const RENDER = {
     renderTombstones(now);
   },
   messages: renderFlow,
+  waiting: (now) => {
+    renderWaiting(now);
+    tellNew(now.waiting.entries);
+  },
   activity: (now) => {
     renderActivity(now);
     renderContainers(now); // each row tells who did what to it last
@@ -73,6 +79,7 @@ function flush() {
   if (!state) return;
   for (const part of parts) RENDER[part](state);
   renderSummary(state);
+  arrive();
   renderTour(state);
 }
 
@@ -104,7 +111,8 @@ function renderSummary(now) {
     setText(one(".what", link), label.slice(String(amount).length));
     link.classList.toggle("hot", amount > 0);
   }
-  const sum = waits.questions + waits.inbox + waits.approvals;
+  // Questions and approvals are told a moment before the queue that has them.
+  const sum = Math.max(now.waiting.total, waits.questions + waits.approvals) + waits.inbox;
   const title = sum > 0 ? `(${sum}) hyperhive` : "hyperhive";
   if (document.title !== title) document.title = title;
 }
@@ -202,6 +210,8 @@ function tellConnection(connection) {
 
 takeActivity();
 takeTour();
+takeBell();
+takeWaiting();
 takeForms();
 takeKeys();
 takeFlow();

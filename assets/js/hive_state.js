@@ -12,7 +12,7 @@ const ACTIVITY_MAX = 200;
 
 export const UNRESOLVED = new Set(["pending", "approved", "building"]);
 
-/** @typedef {"hive"|"agents"|"tombstones"|"approvals"|"questions"|"inbox"|"messages"|"activity"} Part */
+/** @typedef {"waiting"|"hive"|"agents"|"tombstones"|"approvals"|"questions"|"inbox"|"messages"|"activity"} Part */
 
 /** Which parts an event of a kind changes. @type {Record<string, Part[]>} */
 const TOUCHES = {
@@ -23,6 +23,7 @@ const TOUCHES = {
   approval: ["approvals"],
   question: ["questions"],
   hive: ["hive"],
+  waiting: ["waiting"],
   activity: ["activity"],
 };
 
@@ -42,6 +43,7 @@ export class HiveState {
     /** Newest first. @type {AuditEntry[]} */
     this.activity = [...(snapshot.activity ?? [])].reverse();
     this.session = snapshot.session ?? ""; // of this browser
+    this.waiting = snapshot.waiting ?? { entries: [], total: 0 };
     this.position = snapshot.position;
   }
 
@@ -76,6 +78,9 @@ export class HiveState {
       case "activity":
         if (this.activity[0]?.id >= data.id) return [];
         this.activity = [data, ...this.activity].slice(0, ACTIVITY_MAX);
+        break;
+      case "waiting":
+        this.waiting = data;
         break;
       case "hive":
         this.hive = data;

@@ -46,6 +46,11 @@
  *   asked_at_ms: number, answer: string|null, answered_at_ms: number|null, answered_by: string|null,
  *   expires_at_ms: number|null, closed: ""|"answered"|"cancelled"|"expired"}} QuestionView
  *
+ * @typedef {{kind: "approval"|"question"|"stop"|"login"|"failure", id: string, who: string, summary: string,
+ *   said: string, since_ms: number, expires_at_ms: number|null, blocked: string[], otherwise: string,
+ *   link: string}} WaitingEntry
+ * @typedef {{entries: WaitingEntry[], total: number}} WaitingList
+ *
  * @typedef {{version: string, host: string, pid: number, started_at_ms: number, dashboard_url: string,
  *   runtime: string, isolation: string, limits: string, backend: string, state_root: string, run_root: string,
  *   agents: number, running: number, pending_approvals: number, open_questions: number,
@@ -57,7 +62,7 @@
  * @typedef {{agent: string, first: number, lines: string[], ended: string}} LogNews
  *
  * @typedef {{position: string, hive: HiveStatus, agents: AgentView[], tombstones: AgentView[],
- *   approvals: ApprovalView[], questions: QuestionView[], inbox: Message[], messages: Message[],
+ *   approvals: ApprovalView[], questions: QuestionView[], waiting: WaitingList, inbox: Message[], messages: Message[],
  *   activity: AuditEntry[], session: string}} Snapshot
  *
  * @typedef {{message_id: number|null, started_at_ms: number, duration_ms: number, input_tokens: number,

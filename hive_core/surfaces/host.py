@@ -142,6 +142,21 @@ async def _log_lines(lines: AsyncIterator[str]) -> AsyncIterator[wire.Model]:
         yield wire.LogLine(line=line)
 
 
+async def _waiting(call: Call, request: wire.Waiting) -> Answer:
+    if request.follow:
+        return call.actions.follow_waiting(call.who)
+    return call.actions.waiting(call.who)
+
+
+async def _dismiss(call: Call, request: wire.Dismiss) -> Answer:
+    await call.actions.dismiss(call.who, request.approval_id)
+    return wire.Empty()
+
+
+async def _notify_test(call: Call, request: wire.NotifyTest) -> Answer:
+    return await call.actions.test_notifications(call.who)
+
+
 async def _status(call: Call, request: wire.DaemonStatus) -> Answer:
     return call.actions.status(call.who)
 
@@ -209,6 +224,9 @@ ROUTES: Routes = {
     wire.Inbox: _inbox,
     wire.Messages: _messages,
     wire.Logs: _logs,
+    wire.Waiting: _waiting,
+    wire.Dismiss: _dismiss,
+    wire.NotifyTest: _notify_test,
     wire.DaemonStatus: _status,
     wire.Stats: _stats,
     wire.MakeLoginUrl: _login_url,

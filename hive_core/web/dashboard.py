@@ -148,6 +148,10 @@ def _add_talking(router: APIRouter, actions: Actions) -> None:
     async def cancel_question(question_id: Id, who: Operator) -> Response:
         return done(question=await actions.cancel_question(who, question_id))
 
+    @router.post("/dismiss/{approval_id}")
+    async def dismiss(approval_id: Id, who: Operator) -> Response:
+        return done(approval=await actions.dismiss(who, approval_id))
+
     @router.post("/send")
     async def send(request: Request, who: Operator) -> Response:
         fields = await form(request, SendForm)

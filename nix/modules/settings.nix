@@ -73,6 +73,15 @@ in
   loop_window_seconds = setting positive "And the seconds within which these are counted.";
   send_allow = setting (types.attrsOf (types.listOf types.str)) "Whom an agent may write to; one that is not named, everyone.";
 
+  notify_urls_file = setting types.path "A file of Apprise URLs, one a line, that only the daemon can read; see *Notifications*.";
+  notify_base_url = setting types.str "Address of the dashboard in the links of notifications.";
+  notify_detail = setting (types.enum [
+    "excerpt"
+    "count"
+  ]) "What notifications tell: who wants what, with an excerpt, or only how much waits.";
+  notify_quiet_hours = setting types.str "Hours without notifications, such as `22:00-07:00 Europe/Berlin`.";
+  notify_pause_seconds = setting positive "Seconds at least between two notifications.";
+
   log_level = setting (types.enum [
     "debug"
     "info"

@@ -92,6 +92,16 @@ async def waiting_spawn(hive: WholeHive) -> Fields:
     return {"approval_id": asked["approval"]["id"]}
 
 
+async def failed_spawn(hive: WholeHive) -> Fields:
+    """A spawn that cannot be carried out: where the agent's directory belongs is a file."""
+    name = hive.fresh_name()
+    (hive.paths.state_root / "agents" / name).write_text("")
+    asked = await hive.done(MANAGER, "request_spawn", name=name)
+    done = await hive.done("operator", "approve", approval_id=asked["approval"]["id"])
+    assert done["approval"]["status"] == "failed", done
+    return {"approval_id": done["approval"]["id"]}
+
+
 async def commit_to_submit(hive: WholeHive) -> Fields:
     """A pack of alice's configuration, in the reach of each of those who might submit it."""
     sha = commit(hive.paths, "alice", f"{{ ... }}: {{ }} # {hive.fresh_name()}\n")
@@ -205,6 +215,9 @@ WIRE = [
     Op("answer", YES, NO, NO, NO, question_of_alice),
     Op("inbox", YES, NO, NO, NO),
     Op("messages", YES, NO, NO, NO),
+    Op("waiting", YES, NO, NO, NO),
+    Op("dismiss", YES, NO, NO, NO, failed_spawn),
+    Op("notify_test", YES, NO, NO, NO),
     Op("stats", YES, NO, NO, NO),
     Op("stats", YES, NO, NO, NO, given(agent="alice")),
     Op("login_url", YES, NO, NO, NO),
@@ -282,6 +295,7 @@ WEB = [
     Route("POST", "/purge-tombstone/{name}", part(tombstone, "name", confirm="{name}")),
     Route("POST", "/update-all", part(nothing)),
     Route("POST", "/answer-question/{question_id}", part(question_of_alice, "question_id", answer="no")),
+    Route("POST", "/dismiss/{approval_id}", part(failed_spawn, "approval_id")),
     Route("POST", "/cancel-question/{question_id}", part(question_of_alice, "question_id")),
     Route("POST", "/send", part(nothing, to="alice", body="obey")),
     Route("POST", "/end-session/{session_id}", part(another_session, "session_id")),

@@ -34,6 +34,8 @@ from hive_shared.wire import (
     HiveStatus,
     Message,
     QuestionView,
+    WaitingEntry,
+    WaitingList,
 )
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
@@ -102,6 +104,23 @@ def deed(id: int, principal: str, action: str, subject: str, **more: Any) -> dic
     return AuditEntry(**(fields | {"at_ms": now_ms()} | more)).model_dump(mode="json")
 
 
+def waiting(kind: str, id: int | str, who: str, said: str = "", **more: Any) -> dict[str, Any]:
+    """One entry of the queue, as core words it."""
+    on_page = "question" if kind in ("question", "stop") else "approval"
+    fields = {
+        "kind": kind, "id": str(id), "who": who, "summary": f"{who} asks", "said": said,
+        "since_ms": now_ms() - 60_000, "blocked": [who], "otherwise": f"waits for ever, and {who} with it",
+        "link": f"agents/{id}/" if kind == "login" else f"#{on_page}-{id}",
+    }  # fmt: skip
+    return WaitingEntry.model_validate(fields | more).model_dump(mode="json")
+
+
+def waiting_list(entries: list[dict[str, Any]]) -> dict[str, Any]:
+    return WaitingList(
+        entries=[WaitingEntry.model_validate(each) for each in entries], total=len(entries)
+    ).model_dump(mode="json")
+
+
 def deployment(id: int, commit: str, message: str = "", **more: Any) -> dict[str, Any]:
     fields = {"approval_id": id, "commit": commit, "message": message, "deployed_at_ms": now_ms()}
     return Deployment(**(fields | more)).model_dump(mode="json")
@@ -161,6 +180,7 @@ class MockHive:
         self.messages: list[dict[str, Any]] = []
         self.logs: dict[str, list[str]] = {}
         self.activity: list[dict[str, Any]] = []
+        self.waiting: list[dict[str, Any]] = []
         self.search_piece = 200  # messages that one request of a search looks at
         self.diffs: dict[tuple[int, str], list[dict[str, Any]]] = {}  # by approval and base
         self.build_logs: dict[int, list[str]] = {}
@@ -289,6 +309,15 @@ class MockHive:
     def release_posts(self) -> None:
         self.do(lambda: self.held.set() if self.held else None)
 
+    def wait_for(self, *entries: dict[str, Any]) -> None:
+        """From now on exactly these wait for the operator."""
+
+        def put() -> None:
+            self.waiting = list(entries)
+            self._publish("waiting", waiting_list(self.waiting))
+
+        self.do(put)
+
     # --- on the loop
 
     def _run(self) -> None:
@@ -387,6 +416,7 @@ class MockHive:
             {
                 "position": f"{self.epoch}-{len(self.feed)}",
                 "hive": self.hive,
+                "waiting": waiting_list(self.waiting),
                 "agents": list(self.agents.values()),
                 "tombstones": self.tombstones,
                 "approvals": self.approvals,

@@ -21,7 +21,7 @@ from hive_shared import sockets
 from hive_shared.names import MANAGER
 from hive_shared.paths import HostPaths
 from hive_shared.sockets import short_address
-from hive_shared.wire import HiveStatus, LoginUrl
+from hive_shared.wire import HiveStatus, LoginUrl, NotifyOutcome
 from tests.support.hive import Operator
 from tests.support.web_hive import NoContainers, RawHarness, event_stream, http_answer
 
@@ -121,6 +121,10 @@ class WholeHive:
         return name
 
 
+async def _nobody_is_told() -> list[NotifyOutcome]:
+    return []
+
+
 @contextlib.asynccontextmanager
 async def whole_hive(root: Path) -> AsyncIterator[WholeHive]:
     """Runs a hive with the manager, alice and bob."""
@@ -133,6 +137,7 @@ async def whole_hive(root: Path) -> AsyncIterator[WholeHive]:
     up = asyncio.Event()
 
     def web_of(actions: Actions, settings: Settings, store: Store) -> Web:
+        actions.notify_test = _nobody_is_told
         webs.append(Web(actions, settings, store))
         return webs[-1]
 

@@ -33,6 +33,7 @@ PACKAGE_OF = {
 PART_OF = {"mcp_types": "mcp", "pydantic_core": "pydantic"}
 # Declared and never imported: who uses it.
 USED_BY_NAME = {
+    "apprise": "the courier that test_notify.py starts",
     "httptools": "uvicorn reads requests with it, chosen in hive_core/web/listener.py",
     "mypy": "make lint",
     "ruff": "make lint",
@@ -41,7 +42,7 @@ USED_BY_NAME = {
 }
 
 # Imported by the programs only where somebody has installed an extra.
-OF_EXTRAS = {"opentelemetry-sdk": "otel"}
+OF_EXTRAS = {"apprise": "notify", "requests": "notify", "opentelemetry-sdk": "otel"}
 
 OLDEST = {"python_version": "3.11", "python_full_version": "3.11.0"}  # for which the locks are made
 
