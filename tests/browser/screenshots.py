@@ -42,12 +42,13 @@ ARGUMENTS = [
     "--disable-background-networking",
     "--font-render-hinting=none",
 ]
-# Of the real daemon: name, path, and what is there when the page is.
+# Of the real daemon: name (`whole` if more than a screen), path, and what is there when the page is.
 REAL = (
-    ("real-dashboard", "/", "#approval-list [data-key]"),
+    ("real-dashboard-whole", "/", "#approval-list [data-key]"),
     ("real-agent", "/agents/alice/", "#rows .row"),
     ("real-stats", "/stats", "#stats-charts svg"),
-    ("real-agent-stats", "/agents/alice/stats", "#stats-charts svg"),
+    ("real-stats-whole", "/stats", "#stats-charts svg"),
+    ("real-agent-stats-whole", "/agents/alice/stats", "#stats-charts svg"),
 )
 # Which of the pictures are in the documentation, and under which name.
 IN_DOCS = {
@@ -168,7 +169,7 @@ async def shoot_real(browser: Browser, album: Album, hive: Hive) -> None:
             try:
                 await page.locator(ready).first.wait_for()
                 await page.wait_for_timeout(300)
-                await album.take(page, named, "with a real daemon", whole=True)
+                await album.take(page, named, "with a real daemon", whole=name.endswith("-whole"))
             except Exception as error:
                 album.failed.append(f"{named}: {str(error).splitlines()[0]}")
         await context.close()

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 from playwright.async_api import Page, expect
 
@@ -78,9 +79,36 @@ async def open_folds(page: Page) -> None:
     await page.evaluate("document.querySelectorAll('#rows details').forEach((each) => each.open = true)")
 
 
+def busy() -> MockHive:
+    """The busy day, and the queue of what waits in it."""
+    hive = busy_hive()
+    hive.waiting = [
+        _waits("approval", 13, "hm1nd", "change alice", "agent: ripgrep, the forge's MCP server", ["alice"]),
+        _waits("question", 3, "hm1nd", "hm1nd asks", "Which release should alice's notes cover?", ["hm1nd"]),
+        _waits("question", 4, "carol", "carol asks", "May I delete /shared/scratch?", ["carol"]),
+        _waits("approval", 12, "hm1nd", "spawn grace", "A reviewer for alice's patches.", []),
+        _waits("login", "bob", "bob", "bob needs a login", "", ["bob"]),
+    ]
+    return hive
+
+
+def _waits(kind: str, id: int | str, who: str, summary: str, said: str, blocked: list[str]) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "id": str(id),
+        "who": who,
+        "summary": summary,
+        "said": said,
+        "since_ms": mock_hive.now_ms() - 4 * 60_000,
+        "blocked": blocked,
+        "otherwise": "waits for ever",
+        "link": f"agents/{id}/" if kind == "login" else f"#{kind}-{id}",
+    }
+
+
 def limited() -> MockHive:
     """The busy day; carol's harness says itself that it waits."""
-    hive = busy_hive()
+    hive = busy()
     more = {"note": "5-hour limit", "resumes_at_ms": mock_hive.now_ms() + 47 * 60_000, "unread": 3}
     hive.harnesses["carol"].state = harness_state("carol", badge="rate_limited", **more)
     return hive
@@ -102,7 +130,7 @@ class Scene:
     path: str = "/"
     act: Act = nothing
     ready: str = "#container-list [data-key]"
-    hive: Callable[[], MockHive] = busy_hive
+    hive: Callable[[], MockHive] = busy
     whole: bool = False
     logged_in: bool = True
 
@@ -115,7 +143,7 @@ SCENES = [
     Scene("dashboard", "the dashboard on a busy day"),
     Scene("dashboard-whole", "the same, from top to bottom", whole=True),
     Scene("dashboard-empty", "the first visit to a new hive", hive=MockHive, whole=True),
-    Scene("dashboard-not-up", "the daemon restarts", hive=lambda: refusing(busy_hive()), ready="#connection"),
+    Scene("dashboard-not-up", "the daemon restarts", hive=lambda: refusing(busy()), ready="#connection"),
     Scene("questions", "questions with radio buttons, checkboxes and free text", act=look("#questions")),
     Scene("inbox", "the operator's inbox", act=look("#inbox")),
     Scene("approval", "a change that waits for approval", act=look(APPROVAL)),
