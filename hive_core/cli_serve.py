@@ -16,7 +16,7 @@ from hive_core.cli_words import moment
 from hive_core.config import BadConfig, load_settings
 from hive_core.terminal_text import clean, clean_line
 from hive_shared import wire
-from hive_shared.log_fields import words_of
+from hive_shared.log_fields import is_plain, words_of
 from hive_shared.log_sinks import JournalHandler, JsonLines, stderr_is_the_journal
 from hive_shared.redact import PATTERNS
 
@@ -120,7 +120,8 @@ class _Lines(logging.Formatter):
         return self._said(record, "")
 
     def _said(self, record: logging.LogRecord, words: str) -> str:
-        line = clean_line(PATTERNS.clean_text(record.getMessage()) + words)
+        text = record.getMessage() if is_plain(record) else PATTERNS.clean_text(record.getMessage())
+        line = clean_line(text + words)
         if record.exc_info:
             line += "\n" + clean(PATTERNS.clean_text(self.formatException(record.exc_info)))
         return line

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from hive_shared.errors import HiveError
-from hive_shared.log_fields import ids
+from hive_shared.log_fields import plain_ids
 from hive_shared.names import OPERATOR, SYSTEM
 from hive_shared.wire import ApprovalView, Message, QuestionView
 
@@ -28,21 +28,21 @@ class Trail:
 
     def message_sent(self, message: Message) -> None:
         self.sent[message.sender] += 1
-        told = ids(msg=message.id, agent=_agents(message.sender, message.to))
+        told = plain_ids(msg=message.id, agent=_agents(message.sender, message.to))
         log.info("message %d from %s to %s", message.id, message.sender, message.to, extra=told)
 
     def messages_delivered(self, recipient: str, messages: Sequence[Message]) -> None:
         self.delivered[recipient] += len(messages)
         self.redelivered[recipient] += sum(message.redelivered for message in messages)
         again = ", again" if any(message.redelivered for message in messages) else ""
-        told = ids(msg=[message.id for message in messages], agent=_agents(recipient))
+        told = plain_ids(msg=[message.id for message in messages], agent=_agents(recipient))
         log.info("delivered to %s%s", recipient, again, extra=told)
 
     def messages_acked(self, recipient: str, numbers: Iterable[int]) -> None:
         numbers = tuple(numbers)
         if numbers:
             self.acked[recipient] += len(numbers)
-            log.info("acked by %s", recipient, extra=ids(msg=numbers, agent=_agents(recipient)))
+            log.info("acked by %s", recipient, extra=plain_ids(msg=numbers, agent=_agents(recipient)))
 
     def send_refused(self, sender: str, to: str, error: HiveError) -> None:
         self.refused[str(error.code)] += 1
@@ -50,12 +50,14 @@ class Trail:
 
     def approval_changed(self, approval: ApprovalView) -> None:
         step = f" ({approval.step})" if approval.step else ""
-        told = ids(approval=approval.id, agent=approval.agent, commit=(approval.commit or "")[:12] or None)
+        told = plain_ids(
+            approval=approval.id, agent=approval.agent, commit=(approval.commit or "")[:12] or None
+        )
         log.info("approval %d: %s %s: %s%s", approval.id, approval.kind.value, approval.agent,
                  approval.status.value, step, extra=told)  # fmt: skip
 
     def question_changed(self, question: QuestionView) -> None:
-        told = ids(question=question.id, agent=question.asker)
+        told = plain_ids(question=question.id, agent=question.asker)
         log.info("question %d of %s: %s", question.id, question.asker,
                  "closed" if question.closed else "asked", extra=told)  # fmt: skip
 

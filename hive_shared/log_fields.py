@@ -29,6 +29,7 @@ JOURNAL_NAMES: Final = {
 }
 _SAID: Final = frozenset({"work", "seconds"})  # in the words of the line already
 _EXTRA: Final = "hive_fields"
+_PLAIN: Final = "hive_plain"
 
 _about: ContextVar[dict[str, tuple[Value, ...]]] = ContextVar("what log lines are about")
 
@@ -36,6 +37,16 @@ _about: ContextVar[dict[str, tuple[Value, ...]]] = ContextVar("what log lines ar
 def ids(**fields: Value | Iterable[Value] | None) -> dict[str, Any]:
     """As `extra` of a log call: what this one line is about. A field may have several values, or none."""
     return {_EXTRA: _listed(fields)}
+
+
+def plain_ids(**fields: Value | Iterable[Value] | None) -> dict[str, Any]:
+    """As `ids`, for a line of nothing but names and numbers, which need not be searched for secrets."""
+    return {_EXTRA: _listed(fields), _PLAIN: True}
+
+
+def is_plain(record: logging.LogRecord) -> bool:
+    """Whether nobody could have written a secret into it."""
+    return getattr(record, _PLAIN, False)
 
 
 @contextmanager

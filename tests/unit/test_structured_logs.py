@@ -14,8 +14,10 @@ import pytest
 from hive_agent.log_lines import LogLines
 from hive_core import cli_serve
 from hive_core.cli_serve import _Lines
-from hive_shared.log_fields import JOURNAL_NAMES, about, bound, ids
+from hive_core.trail import Trail
+from hive_shared.log_fields import JOURNAL_NAMES, about, bound, ids, plain_ids
 from hive_shared.log_sinks import JournalHandler, JsonLines, encoded, priority_of, stderr_is_the_journal
+from hive_shared.wire import Message, QuestionView
 
 FORGED = "hello\nMESSAGE=forged\nHIVE_MESSAGE=99 \x1b[2J\u202e msg=99"
 
@@ -63,6 +65,35 @@ def test_lines_are_about_what_is_said_around_them() -> None:
 
     assert inside == "built msg=4 approval=3 agent=bob"
     assert _Lines().text(record("built")) == "built"
+
+
+def test_secrets_are_looked_for_in_every_line_but_those_of_names_and_numbers() -> None:
+    secret = "sk-ant-api03-" + "a1B2" * 24
+    plain = record(secret)
+    plain.__dict__.update(plain_ids(msg=1))
+
+    assert secret not in _Lines().text(record(secret))
+    assert _Lines().text(plain) == f"{secret} msg=1"
+
+
+def test_no_line_of_the_trail_has_words_of_an_agent(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    trail = Trail()
+    message = Message(id=12, sender="alice", to="bob", body=FORGED, sent_at_ms=1, redelivered=True)
+    trail.message_sent(message)
+    trail.messages_delivered("bob", [message])
+    trail.messages_acked("bob", [12])
+    trail.question_changed(
+        QuestionView(id=4, asker="bob", question=FORGED, options=[], multi=False, asked_at_ms=1)
+    )
+
+    assert [line.getMessage() for line in caplog.records] == [
+        "message 12 from alice to bob",
+        "delivered to bob, again",
+        "acked by bob",
+        "question 4 of bob: asked",
+    ]
+    assert (trail.sent, trail.redelivered, trail.acked) == ({"alice": 1}, {"bob": 1}, {"bob": 1})
 
 
 async def test_tasks_that_begin_inside_are_about_it_too_and_others_are_not() -> None:
