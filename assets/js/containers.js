@@ -153,7 +153,7 @@ function badges(agent) {
       h(
         "span",
         { class: "chip", "data-key": "allowed", title: "The setting send_allow says whom this agent may write to" },
-        `writes only to ${agent.may_write_to.join(", ")}`,
+        `writes only to ${agent.may_write_to.join(", ") || "you"}`,
       ),
     agent.paused_with?.length > 0 &&
       h(

@@ -52,6 +52,22 @@ def test_a_container_row_tells_state_badges_and_place(hive: MockHive, page: Page
     expect(page.get_by_role("button", name="Update all")).to_be_visible()
 
 
+def test_a_row_says_whom_the_agent_may_write_to_and_with_whom_it_is_paused(
+    hive: MockHive, page: Page
+) -> None:
+    hive.agents |= {"bob": agent_view("bob", may_write_to=["hm1nd", "carol"]), "carol": agent_view("carol")}
+    opened(page)
+    row = page.locator('#container-list [data-key="bob"]')
+    expect(row).to_contain_text("writes only to hm1nd, carol")
+    expect(row).not_to_contain_text("paused with")
+
+    hive.publish("agent", agent_view("bob", may_write_to=[], paused_with=["carol"]))
+
+    expect(row).to_contain_text("paused with carol")
+    expect(row).to_contain_text("writes only to you")
+    expect(page.locator('#container-list [data-key="carol"]')).not_to_contain_text("writes only to")
+
+
 def test_buttons_follow_the_state_and_give_way_to_a_pill_in_flight(hive: MockHive, page: Page) -> None:
     hive.agents["bob"] = agent_view("bob")
     opened(page)
