@@ -94,20 +94,14 @@ def test_the_types_of_the_pages_are_those_of_the_wire(node_modules: Path, tmp_pa
     assert "\n".join(said) == ""
 
 
-@pytest.mark.parametrize(
-    ("planted", "seen"),
-    [
-        ({"hostname": (str, ...)}, "export const Message: "),
-        ({"body": (str | None, ...)}, "export const Message_body: "),
-        ({"id": (str, ...)}, "export const Message_id: "),
-    ],
-)
-def test_the_comparison_sees_what_drifts(
-    node_modules: Path, tmp_path: Path, planted: dict[str, Any], seen: str
-) -> None:
-    drifted = create_model("Message", __base__=wire.Message, **planted)
-    said = check(node_modules, tmp_path, comparison("Message", drifted))
-    assert any(seen in line for line in said), said
+def test_the_comparison_sees_what_drifts(node_modules: Path, tmp_path: Path) -> None:
+    drifted = create_model(
+        "Message", __base__=wire.Message, hostname=(str, ...), body=(str | None, ...), id=(str, ...)
+    )
+    said = "\n".join(check(node_modules, tmp_path, comparison("Message", drifted)))
+    for seen in ("Message: ", "Message_hostname: ", "Message_body: ", "Message_id: "):
+        assert f"export const {seen}" in said
+    assert "export const Message_sender" not in said
 
 
 @pytest.mark.slow
