@@ -1,5 +1,7 @@
 """SECURITY 4, 10 and 11: an agent that tells hostile figures harms nobody's but its own."""
 
+import csv
+import io
 import json
 import math
 from collections.abc import AsyncIterator
@@ -8,6 +10,7 @@ from typing import Any
 import pytest
 
 from hive_core import usage
+from hive_core.usage_export import FORMULA_STARTS
 from hive_shared.names import MANAGER
 from hive_shared.wire import TOOLS_OF_A_TURN_MAX, TURNS_PER_REPORT
 from tests.support.whole_hive import WholeHive, whole_hive
@@ -136,14 +139,12 @@ async def test_names_are_shown_and_saved_as_what_they_are(hive: WholeHive) -> No
         assert saved.headers["content-disposition"].startswith('attachment; filename="bob-24h-')
         assert saved.headers["content-type"].startswith("text/csv")
         assert saved.headers["x-content-type-options"] == "nosniff"
-        assert not any(saved.text[at - 1] in ',\n"' for at in _starts(saved.text, "=", "@", "+"))
+        cells = [cell for row in csv.reader(io.StringIO(saved.text, newline="")) for cell in row]
+        assert {f"'{name}" for name in hostile if name.startswith(FORMULA_STARTS)} <= set(cells)
+        assert not any(cell.startswith(FORMULA_STARTS) for cell in cells)
     whole = (await operator.http.get("/api/agents/bob/stats/turns.json?range=24h")).json()
     await operator.close()
     assert set(hostile) <= {each["model"] for each in whole["turns"]}
-
-
-def _starts(text: str, *wanted: str) -> list[int]:
-    return [at for at, character in enumerate(text) if character in wanted and at]
 
 
 async def test_a_name_in_the_path_is_an_agent_or_nothing(hive: WholeHive) -> None:
