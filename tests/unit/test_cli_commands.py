@@ -161,6 +161,16 @@ DONE = wire.AgentDone(agent=agent(), note="as you wished")
 
 # --- what is asked, and what is shown ---------------------------------------
 
+LOGIN_WAITS = wire.WaitingEntry(
+    kind=wire.WaitingKind.LOGIN,
+    id="bob",
+    who="bob",
+    summary="bob needs a login",
+    since_ms=1,
+    otherwise="bob does nothing",
+    link="agents/bob/",
+)
+
 REQUESTS = [
     (["status"], wire.DaemonStatus(), STATUS),
     (["url"], wire.MakeLoginUrl(), LOGIN),
@@ -213,9 +223,13 @@ REQUESTS = [
     (["cancel-question", "3"], wire.CancelQuestion(question_id=3), wire.Empty()),
     (["messages"], wire.Messages(), wire.MessageList(messages=[message(1, "hello")])),
     (["messages", "--limit", "9"], wire.Messages(limit=9), wire.MessageList(messages=[message(1, "hello")])),
-    (["waiting"], wire.Waiting(), wire.WaitingList(entries=[], total=0)),
+    (["waiting"], wire.Waiting(), wire.WaitingList(entries=[LOGIN_WAITS], total=1)),
     (["dismiss", "3"], wire.Dismiss(approval_id=3), wire.Empty()),
-    (["notify", "test"], wire.NotifyTest(), wire.NotifyTested(outcomes=[])),
+    (
+        ["notify", "test"],
+        wire.NotifyTest(),
+        wire.NotifyTested(outcomes=[wire.NotifyOutcome(target="ntfy:// of line 1", ok=True)]),
+    ),
     (["logs", "alice"], wire.Logs(name="alice"), wire.LogLines(lines=["one"])),
     (["logs", "alice", "-n", "5"], wire.Logs(name="alice", lines=5), wire.LogLines(lines=["one"])),
     (["metrics"], wire.Metrics(), wire.MetricsText(text="hive_open_questions 0.0\n")),
