@@ -13,10 +13,12 @@ import { follow } from "./stream.js";
 
 const RANGES = ["24h", "7d", "30d", "all"];
 const AGAIN_MS = 3000; // after a turn: others may be ending too
+const AGAIN_FACTOR = 10; // and so many times as long as the figures took: a large hive is not kept adding up
 
 /** The agent of this page; empty on the hive's. */
 const name = decodeURIComponent(location.pathname.slice(BASE.length).split("/")[1] ?? "");
 const base = name ? `/api/agents/${encodeURIComponent(name)}/stats` : "/api/stats";
+let tookMs = 0;
 let asked = 0; // an answer to an earlier choice is not shown
 
 function range() {
@@ -29,8 +31,10 @@ async function load() {
   asked += 1;
   const mine = asked;
   const offset = -new Date().getTimezoneOffset();
+  const beganMs = performance.now();
   try {
     const found = await getJson(`${base}?range=${range()}&utc_offset_minutes=${offset}`);
+    tookMs = performance.now() - beganMs;
     if (mine !== asked) return found;
     show(one("#stats-gone"), false);
     renderReport(found.report);
@@ -54,7 +58,7 @@ function onEvent(event) {
   soon = window.setTimeout(() => {
     soon = 0;
     load().catch((error) => console.warn("the figures could not be refreshed; the next turn tries again", error));
-  }, AGAIN_MS);
+  }, Math.max(AGAIN_MS, AGAIN_FACTOR * tookMs));
 }
 
 /** @param {string} wanted */
