@@ -28,6 +28,7 @@ from hive_core.floods import Floods
 from hive_core.lifecycle import Lifecycle
 from hive_core.loop_breaker import LoopBreaker, stopped_by
 from hive_core.message_search import Found, match_of
+from hive_core.permissions import Permissions
 from hive_core.prepared import is_prepared
 from hive_core.principals import Kind, Principal
 from hive_core.proposals import Proposals
@@ -44,6 +45,7 @@ from hive_core.waiting.sources import (
     ApprovalSource,
     FailureSource,
     LoginSource,
+    PermissionSource,
     QuestionSource,
 )
 from hive_shared import wire
@@ -58,6 +60,7 @@ T = TypeVar("T")
 INBOX_SHOWN = 50
 MESSAGES_SHOWN = 200
 RESOLVED_SHOWN = 20
+PERMISSIONS_SHOWN = 50  # of up to 32 KiB each
 ACTIVITY_SHOWN = 50
 REFUSALS_RECORDED_PER_HOUR = 200  # of one principal
 FOLLOW_QUEUE = 2000  # messages a follower may be behind
@@ -96,6 +99,7 @@ class Parts:
     operator_pronouns: str
     describe: Callable[[], dict[str, Any]]  # what HiveStatus says of the daemon itself
     usage: Usage
+    permissions: Permissions
     loop_limits: LoopLimits = field(default_factory=LoopLimits)
 
 
@@ -114,12 +118,14 @@ class Actions:
         self.lifecycle = parts.lifecycle
         self.deployer = parts.deployer
         self.usage = parts.usage
+        self.permission_requests = parts.permissions
         self._stats = UsageStats(parts.usage, parts.registry, parts.broker)
         self._failures = FailureSource(parts.approvals, parts.registry, parts.roster, parts.audit)
         self.queue = WaitingQueue(
             [
                 ApprovalSource(parts.approvals),
                 QuestionSource(parts.questions),
+                PermissionSource(parts.permissions),
                 LoginSource(parts.roster),
                 self._failures,
             ],
@@ -157,6 +163,10 @@ class Actions:
         await self.deployer.open()
         self._pending = {approval.id for approval in await self.approvals.pending()}
         self._open_questions = {question.id for question in await self.questions.open()}
+        await self.permission_requests.load()
+        self.permission_requests.subscribe(self._permission_changed)
+        self.permission_requests.on_rules = self.roster.changed
+        self.roster.bypassed = self.permission_requests.bypassed
         self.approvals.subscribe(self._approval_changed)
         self.questions.subscribe(self._question_changed)
         self.broker.subscribe(self._message_sent)
@@ -398,6 +408,7 @@ class Actions:
         left = await self._recorded(who, "purge", name, self.lifecycle.purge(name))
         await self._loops.forget(name)
         await self.usage.forget(name)
+        await self.permission_requests.forget(name, rules=True)
         await self._proposals.end_orphans(await self.approvals.pending())
         note = f"not everything could be deleted: {'; '.join(left)}" if left else "nothing of it is left"
         return wire.AgentDone(agent=None, note=note)
@@ -448,6 +459,55 @@ class Actions:
     async def open_questions(self, who: Principal) -> list[wire.QuestionView]:
         authorize(who, Operation.LIST_QUESTIONS)
         return await self.questions.open()
+
+    # --- permission to use a tool -------------------------------------------
+
+    def permission_rules(self, who: Principal, request: wire.GetPermissionRules) -> wire.PermissionRules:
+        """What the operator's rules say of the agent that asks."""
+        authorize(who, Operation.READ_PERMISSION_RULES)
+        return self.permission_requests.rules_of(who.name, request.session)
+
+    async def ask_permission(self, who: Principal, request: wire.AskPermission) -> wire.PermissionView:
+        """Answers once it is decided, or after the time that the agent has."""
+        authorize(who, Operation.ASK_PERMISSION)
+        asked = self.permission_requests.ask(who, request)
+        return await self._refusals_recorded(who, Operation.ASK_PERMISSION, who.name, asked)
+
+    async def close_permission(self, who: Principal, request: wire.ClosePermission) -> wire.Empty:
+        authorize(who, Operation.CLOSE_PERMISSION)
+        await self.permission_requests.close(who, request.permission_id, request.message_id)
+        return wire.Empty()
+
+    async def permissions(self, who: Principal) -> wire.PermissionList:
+        """The requests that wait, and all rules."""
+        authorize(who, Operation.LIST_PERMISSIONS)
+        requests = await self.permission_requests.open()
+        return wire.PermissionList(requests=requests, rules=self.permission_requests.rules())
+
+    async def answer_permission(self, who: Principal, request: wire.AnswerPermission) -> wire.PermissionView:
+        """Allow for a scope, or deny."""
+        authorize(who, Operation.ANSWER_PERMISSION)
+        answered = self.permission_requests.answer(
+            request.permission_id, who, request.scope, message=request.message, rule=request.rule
+        )
+        subject = f"permission {request.permission_id}"
+        return await self._refusals_recorded(who, Operation.ANSWER_PERMISSION, subject, answered)
+
+    async def add_permission_rule(
+        self, who: Principal, request: wire.AddPermissionRule
+    ) -> wire.PermissionRuleView:
+        """A rule for one agent, also one that does not run."""
+        authorize(who, Operation.CHANGE_PERMISSION_RULES)
+        self.registry.require(request.name)
+        made = self.permission_requests.add_rule(who, request.name, request.decision, request.rule)
+        return await self._refusals_recorded(who, Operation.CHANGE_PERMISSION_RULES, request.name, made)
+
+    async def remove_permission_rule(self, who: Principal, rule_id: int) -> wire.PermissionRuleView:
+        authorize(who, Operation.CHANGE_PERMISSION_RULES)
+        removed = self.permission_requests.remove_rule(who, rule_id)
+        return await self._refusals_recorded(
+            who, Operation.CHANGE_PERMISSION_RULES, f"rule {rule_id}", removed
+        )
 
     # --- what waits for the operator ----------------------------------------
 
@@ -571,6 +631,7 @@ class Actions:
         position = self.feed.position()
         approvals = await self.pending(who, resolved=RESOLVED_SHOWN)
         questions = await self.open_questions(who)
+        permissions = (await self.permissions(who)).requests[:PERMISSIONS_SHOWN]
         inbox = await self.inbox(who)
         messages = await self.messages(who, MESSAGES_SHOWN)
         activity = await self.activity(who, ACTIVITY_SHOWN)
@@ -581,6 +642,7 @@ class Actions:
             "tombstones": _plain_list(self.roster.tombstones()),
             "approvals": _plain_list(approvals),
             "questions": _plain_list(questions),
+            "permissions": _plain_list(permissions),
             "waiting": _plain(self.queue.listed()),
             "inbox": _plain_list(inbox),
             "messages": _plain_list(messages),
@@ -653,6 +715,7 @@ class Actions:
         if self.registry.require(name).kept:
             raise Conflict(f"agent {name} is destroyed already; purge removes its state too")
         note = await self._recorded(who, Operation.DESTROY, name, self.lifecycle.destroy(name))
+        await self.permission_requests.forget(name, rules=False)
         await self._tell_manager(Destroyed(agent=name))
         return wire.AgentDone(agent=self.roster.view(name), note=note)
 
@@ -710,6 +773,9 @@ class Actions:
         self.feed.publish("question", _plain(question))
         self.publish_status()
         self._obey(question)
+
+    def _permission_changed(self, request: wire.PermissionView) -> None:
+        self.feed.publish("permission", _plain(request))
 
     def _message_sent(self, message: wire.Message) -> None:
         self.feed.publish("message", _plain(message))

@@ -25,6 +25,9 @@ class Operation(StrEnum):
     REPORT = "report"
     REPORT_TURNS = "report_turns"
     CANCEL_QUESTION = "cancel_question"
+    READ_PERMISSION_RULES = "permission_rules"
+    ASK_PERMISSION = "ask_permission"
+    CLOSE_PERMISSION = "close_permission"
     PREPARE_SPAWN = "prepare_spawn"
     REQUEST_SPAWN = "request_spawn"
     REQUEST_APPLY_COMMIT = "request_apply_commit"
@@ -47,6 +50,9 @@ class Operation(StrEnum):
     HISTORY = "history"
     LIST_QUESTIONS = "list_questions"
     ANSWER = "answer"
+    LIST_PERMISSIONS = "permissions"
+    ANSWER_PERMISSION = "answer_permission"
+    CHANGE_PERMISSION_RULES = "change_permission_rules"
     READ_INBOX = "read_inbox"
     READ_MESSAGES = "read_messages"
     LIST_WAITING = "list_waiting"
@@ -79,6 +85,9 @@ ALLOWED: dict[Operation, frozenset[Kind]] = {
     Operation.REPORT: _AGENTS,
     Operation.REPORT_TURNS: _AGENTS,
     Operation.CANCEL_QUESTION: _AGENTS | _OPERATOR,
+    Operation.READ_PERMISSION_RULES: _AGENTS,
+    Operation.ASK_PERMISSION: _AGENTS,
+    Operation.CLOSE_PERMISSION: _AGENTS,
     Operation.PREPARE_SPAWN: _MANAGER,
     Operation.REQUEST_SPAWN: _LEADERS,
     Operation.REQUEST_APPLY_COMMIT: _MANAGER,
@@ -101,6 +110,9 @@ ALLOWED: dict[Operation, frozenset[Kind]] = {
     Operation.HISTORY: _OPERATOR,
     Operation.LIST_QUESTIONS: _OPERATOR,
     Operation.ANSWER: _OPERATOR,
+    Operation.LIST_PERMISSIONS: _OPERATOR,
+    Operation.ANSWER_PERMISSION: _OPERATOR,
+    Operation.CHANGE_PERMISSION_RULES: _OPERATOR,
     Operation.READ_INBOX: _OPERATOR,
     Operation.READ_MESSAGES: _OPERATOR,
     Operation.LIST_WAITING: _OPERATOR,
@@ -130,6 +142,9 @@ OPERATION_OF: dict[type[wire.Request[Any]], Operation] = {
     wire.Report: Operation.REPORT,
     wire.ReportTurns: Operation.REPORT_TURNS,
     wire.CancelQuestion: Operation.CANCEL_QUESTION,
+    wire.GetPermissionRules: Operation.READ_PERMISSION_RULES,
+    wire.AskPermission: Operation.ASK_PERMISSION,
+    wire.ClosePermission: Operation.CLOSE_PERMISSION,
     wire.PrepareSpawn: Operation.PREPARE_SPAWN,
     wire.RequestSpawn: Operation.REQUEST_SPAWN,
     wire.RequestApplyCommit: Operation.REQUEST_APPLY_COMMIT,
@@ -153,6 +168,10 @@ OPERATION_OF: dict[type[wire.Request[Any]], Operation] = {
     wire.History: Operation.HISTORY,
     wire.Questions: Operation.LIST_QUESTIONS,
     wire.Answer: Operation.ANSWER,
+    wire.Permissions: Operation.LIST_PERMISSIONS,
+    wire.AnswerPermission: Operation.ANSWER_PERMISSION,
+    wire.AddPermissionRule: Operation.CHANGE_PERMISSION_RULES,
+    wire.RemovePermissionRule: Operation.CHANGE_PERMISSION_RULES,
     wire.Inbox: Operation.READ_INBOX,
     wire.Messages: Operation.READ_MESSAGES,
     wire.Waiting: Operation.LIST_WAITING,

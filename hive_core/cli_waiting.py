@@ -84,6 +84,8 @@ def _command_for(entry: wire.WaitingEntry) -> str:
             return f"hive-c0re diff {entry.id}"
         case wire.WaitingKind.QUESTION | wire.WaitingKind.STOP:
             return f"hive-c0re answer {entry.id} TEXT"
+        case wire.WaitingKind.PERMISSION:
+            return f"hive-c0re permissions allow {entry.id}"
         case wire.WaitingKind.FAILURE:
             return f"hive-c0re dismiss {entry.id}"
         case wire.WaitingKind.LOGIN:

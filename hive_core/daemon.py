@@ -39,6 +39,7 @@ from hive_core.nix_module.risks import risk_flags
 from hive_core.notify.from_settings import notifier_of
 from hive_core.notify.notifier import Notifier
 from hive_core.one_daemon import locked
+from hive_core.permissions import Permissions
 from hive_core.plan import Planner
 from hive_core.plan_nixos import NixosPlanner, flake_of, options_of, pin_of
 from hive_core.principals import Principal
@@ -270,6 +271,7 @@ class _Hive:
                 settings.operator_pronouns,
                 describe,
                 Usage(store, host),
+                Permissions(store, audit, host),
                 LoopLimits(settings.loop_messages, settings.loop_window_seconds),
             )
         )
@@ -312,6 +314,7 @@ class _Hive:
             self.notifier.start()
         self.background.start(self.reminders.run(self.broker), name="reminders")
         self.background.start(self.questions.run(), name="questions")
+        self.background.start(self.actions.permission_requests.run(), name="permissions")
         self.background.start(_hourly(self.broker.vacuum), name="vacuum")
         self.background.start(_hourly(self.actions.usage.trim, "turns' figures"), name="trim-usage")
         self.background.start(self.lifecycle.measure_tombstones(), name="tombstones")

@@ -63,6 +63,7 @@ class Roster:
         self._due: dict[str, asyncio.TimerHandle] = {}
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}
         self._subscribers: list[Subscriber] = []
+        self.bypassed: Callable[[str], bool] = lambda name: False  # whether it may use every tool
 
     # --- reading ---
 
@@ -226,6 +227,7 @@ class Roster:
             state_bytes=live.state_bytes,
             may_write_to=self._rules.allowed(record.name),
             paused_with=self._rules.paused_with(record.name),
+            bypass=self.bypassed(record.name),
             has_credentials=has_credentials(self._paths.claude(record.name)),
         )
 

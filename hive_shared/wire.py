@@ -16,6 +16,7 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hive_shared.errors import BadRequest, BodyTooLarge, Forbidden, UnknownOp
+from hive_shared.permissions import RULE_MAX_CHARACTERS
 
 LINE_MAX_BYTES = 1024 * 1024
 BODY_MAX_BYTES = 256 * 1024
@@ -33,6 +34,7 @@ TOOLS_OF_A_TURN_MAX = 64
 TOOL_NAME_MAX_CHARACTERS = 96
 TOOL_CALLS_MAX = 1_000_000
 STATS_MAX_SECONDS = 400 * 86_400.0
+PERMISSION_INPUT_MAX_CHARACTERS = 32 * 1024  # of a tool call's arguments, as JSON
 TEXT_MAX_CHARACTERS = 4096  # notes, questions, options: what a person reads on one card
 
 MessageId = Annotated[int, Field(ge=1, le=2**63 - 1)]
@@ -96,6 +98,7 @@ class Badge(StrEnum):
     COMPACTING = "compacting"
     RATE_LIMITED = "rate_limited"
     NEEDS_LOGIN = "needs_login"
+    WAITING_FOR_YOU = "waiting_for_you"  # the turn is parked until the operator allows or denies a tool call
 
 
 class TurnOutcome(StrEnum):
@@ -248,6 +251,7 @@ class AgentView(Model):
     commit: str | None = None  # of its configuration, as it runs
     may_write_to: list[str] | None = None  # None: everyone
     paused_with: list[str] = []  # messages between them are refused until the operator decides
+    bypass: bool = False  # the operator lets it use every tool without asking; denied ones stay denied
 
 
 class ApprovalKind(StrEnum):
@@ -346,6 +350,14 @@ class Deployment(Model):
     rollback: bool = False  # it had been deployed before
 
 
+class PermissionScope(StrEnum):
+    """For how long a tool call is allowed."""
+
+    ONCE = "once"
+    SESSION = "session"  # until the agent's conversation ends
+    ALWAYS = "always"  # a rule is written
+
+
 class QuestionView(Model):
     """One question to the operator; open while `closed` is empty."""
 
@@ -360,6 +372,43 @@ class QuestionView(Model):
     answered_by: str | None = None
     expires_at_ms: int | None = None
     closed: Literal["", "answered", "cancelled", "expired"] = ""
+
+
+class PermissionView(Model):
+    """One request of an agent to use a tool; open while `closed` is empty.
+
+    `tool`, `input` (JSON, with `truncated` a shortened one), `cwd` and `reason` are what the agent says.
+    `rule` is what "always" writes unless the operator chooses another one; "" where no rule can be told.
+    """
+
+    id: int
+    agent: str
+    tool: str
+    input: str
+    truncated: bool = False
+    cwd: str = ""
+    reason: str = ""
+    message_id: int
+    asked_at_ms: int
+    expires_at_ms: int | None = None
+    rule: str = ""
+    closed: Literal["", "allowed", "denied", "expired", "withdrawn"] = ""
+    scope: PermissionScope | None = None  # of an allowed one
+    message: str = ""  # what the agent is told with a refusal
+    answered_at_ms: int | None = None
+    answered_by: str | None = None
+
+
+class PermissionRuleView(Model):
+    """A rule that the operator made. With `session` it ends with the agent's conversation."""
+
+    id: int
+    agent: str
+    decision: Literal["allow", "deny"]
+    rule: str
+    session: bool = False
+    made_at_ms: int
+    made_by: str
 
 
 class AuditEntry(Model):
@@ -412,6 +461,21 @@ class QuestionAsked(Model):
     """The question now on the dashboard; the answer names this id."""
 
     question_id: int
+
+
+class PermissionRules(Model):
+    """What the operator's rules allow and deny the agent that asks."""
+
+    allow: list[str] = []
+    deny: list[str] = []
+
+
+class PermissionList(Model):
+    """Requests that wait, oldest first, and the rules there are. `more` counts what found no room."""
+
+    requests: list[PermissionView]
+    rules: list[PermissionRuleView]
+    more: int = 0
 
 
 class ReminderSet(Model):
@@ -541,6 +605,7 @@ class WaitingKind(StrEnum):
     QUESTION = "question"
     STOP = "stop"  # messages that the hive has stopped, and asks about
     LOGIN = "login"
+    PERMISSION = "permission"  # an agent may not go on before a tool call is allowed or denied
     FAILURE = "failure"  # what was approved, and could not be carried out
 
 
@@ -700,6 +765,55 @@ class CancelQuestion(Request[Empty]):
 
     op: Literal["cancel_question"] = "cancel_question"
     question_id: MessageId
+
+
+Session = Annotated[str, Field(pattern=r"^[0-9a-f]{16,64}$")]
+
+
+class GetPermissionRules(Request[PermissionRules]):
+    """The rules that the operator made for me at run time; `session` is my conversation's own mark."""
+
+    result: ClassVar[type[Model]] = PermissionRules
+    op: Literal["permission_rules"] = "permission_rules"
+    session: Session
+
+
+class AskPermission(Request[PermissionView]):
+    """Ask the operator to allow a tool call; answers when it is decided, or undecided after `wait_seconds`.
+
+    The same `key` (of message, call and directory) is the same request: asking again joins it, so it outlives
+    a restart of either side. One that was allowed once is asked anew after `close_permission`.
+    """
+
+    result: ClassVar[type[Model]] = PermissionView
+    op: Literal["ask_permission"] = "ask_permission"
+    key: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    session: Session
+    message_id: MessageId
+    tool: ToolName
+    input: Annotated[str, Field(max_length=PERMISSION_INPUT_MAX_CHARACTERS)]
+    truncated: bool = False
+    cwd: Annotated[str, Field(max_length=TEXT_MAX_CHARACTERS)] = ""
+    reason: Annotated[str, Field(max_length=TEXT_MAX_CHARACTERS)] = ""
+    ttl_seconds: Annotated[float, Field(ge=1, le=31 * 86400, allow_inf_nan=False)] | None = None
+    wait_seconds: Annotated[float, Field(ge=0, le=RECV_WAIT_MAX_SECONDS, allow_inf_nan=False)] = 0.0
+
+
+class ClosePermission(Request[Empty]):
+    """A decision was acted on; or nobody waits for it any more: then it is withdrawn.
+
+    Either one request, or all that were asked for in the turn of a message, which has ended.
+    """
+
+    op: Literal["close_permission"] = "close_permission"
+    permission_id: MessageId | None = None
+    message_id: MessageId | None = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> "ClosePermission":
+        if (self.permission_id is None) == (self.message_id is None):
+            raise ValueError("give either permission_id or message_id")
+        return self
 
 
 class Remind(Request[ReminderSet]):
@@ -960,6 +1074,45 @@ class Answer(Request[Empty]):
     answer: Annotated[str, Field(min_length=1, max_length=TEXT_MAX_CHARACTERS)]
 
 
+class Permissions(Request[PermissionList]):
+    """Tool calls that wait for the operator, and the rules made at run time."""
+
+    result: ClassVar[type[Model]] = PermissionList
+    op: Literal["permissions"] = "permissions"
+
+
+class AnswerPermission(Request[PermissionView]):
+    """The operator's word on a tool call: allowed for a `scope`, or (without one) denied with a message.
+
+    `rule` is what "session" and "always" write instead of the request's own one; it must fit the call.
+    """
+
+    result: ClassVar[type[Model]] = PermissionView
+    op: Literal["answer_permission"] = "answer_permission"
+    permission_id: MessageId
+    scope: PermissionScope | None = None
+    message: Note = ""
+    rule: Annotated[str, Field(max_length=RULE_MAX_CHARACTERS)] = ""
+
+
+class AddPermissionRule(Request[PermissionRuleView]):
+    """Allow or deny an agent something from now on. To allow the rule `*` is bypass: nothing is asked for."""
+
+    result: ClassVar[type[Model]] = PermissionRuleView
+    op: Literal["add_permission_rule"] = "add_permission_rule"
+    name: Name
+    decision: Literal["allow", "deny"]
+    rule: Annotated[str, Field(min_length=1, max_length=RULE_MAX_CHARACTERS)]
+
+
+class RemovePermissionRule(Request[PermissionRuleView]):
+    """Take a rule back."""
+
+    result: ClassVar[type[Model]] = PermissionRuleView
+    op: Literal["remove_permission_rule"] = "remove_permission_rule"
+    rule_id: MessageId
+
+
 class Inbox(Request[MessageList]):
     """Messages to the operator, newest last."""
 
@@ -1085,6 +1238,9 @@ _AGENT: tuple[type[Request[Any]], ...] = (
     Remind,
     Report,
     ReportTurns,
+    GetPermissionRules,
+    AskPermission,
+    ClosePermission,
 )
 _MANAGER: tuple[type[Request[Any]], ...] = (
     PrepareSpawn,
@@ -1117,6 +1273,10 @@ _HOST: tuple[type[Request[Any]], ...] = (
     Questions,
     Answer,
     CancelQuestion,
+    Permissions,
+    AnswerPermission,
+    AddPermissionRule,
+    RemovePermissionRule,
     Send,
     Inbox,
     Messages,

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final
 from sqlalchemy import BigInteger, Index, Integer, MetaData, Table, Text, text
 from sqlmodel import Field, SQLModel
 
-HEAD_REVISION: Final = "0004"  # the newest migration; a database that says so needs none
+HEAD_REVISION: Final = "0005"  # the newest migration; a database that says so needs none
 
 _Id = BigInteger().with_variant(Integer(), "sqlite")  # AUTOINCREMENT wants exactly INTEGER
 _AUTOINCREMENT: Final[dict[str, Any]] = {"sqlite_autoincrement": True}
@@ -226,6 +226,58 @@ class ToolHour(HiveTable, table=True):
     calls: int = _big()
 
 
+class Permission(HiveTable, table=True):
+    """One request of an agent to use a tool; open while `closed` is empty. The oldest closed ones go."""
+
+    __tablename__ = "permission"
+    __table_args__ = (
+        Index("ix_permission_agent_key", "agent", "key"),
+        Index("ix_permission_agent_asked", "agent", "asked_at_ms"),
+        Index(
+            "ix_permission_open",
+            "agent",
+            sqlite_where=text("closed = ''"),
+            postgresql_where=text("closed = ''"),
+        ),
+        _AUTOINCREMENT,
+    )
+    id: int | None = _id()
+    host: str
+    agent: str
+    key: str
+    session: str
+    message_id: int = _big()
+    tool: str
+    input: str = Field(sa_type=Text)  # JSON
+    truncated: bool = False
+    cwd: str = Field(default="", sa_type=Text)
+    reason: str = Field(default="", sa_type=Text)
+    rule: str = Field(default="", sa_type=Text)
+    asked_at_ms: int = _big()
+    expires_at_ms: int | None = _big(default=None)
+    closed: str = ""  # allowed, denied, expired, withdrawn
+    scope: str | None = None
+    message: str = Field(default="", sa_type=Text)
+    answered_at_ms: int | None = _big(default=None)
+    answered_by: str | None = None
+    used: bool = False  # the decision was acted on; the same call is asked for anew
+
+
+class PermissionRule(HiveTable, table=True):
+    """What the operator allows or denies an agent, besides its configuration."""
+
+    __tablename__ = "permission_rule"
+    __table_args__ = (Index("ix_permission_rule_agent", "agent"), _AUTOINCREMENT)
+    id: int | None = _id()
+    host: str
+    agent: str
+    decision: str  # allow, deny
+    rule: str = Field(sa_type=Text)
+    session: str = ""  # of the conversation that it ends with; empty: it lasts
+    made_at_ms: int = _big()
+    made_by: str
+
+
 class Reminder(HiveTable, table=True):
     """A message to come, to the inbox of the agent that set it. Deleted as it is delivered."""
 
@@ -280,6 +332,8 @@ question: Final[Table] = metadata.tables["question"]
 loop: Final[Table] = metadata.tables["loop"]
 turn: Final[Table] = metadata.tables["turn"]
 tool_hour: Final[Table] = metadata.tables["tool_hour"]
+permission: Final[Table] = metadata.tables["permission"]
+permission_rule: Final[Table] = metadata.tables["permission_rule"]
 reminder: Final[Table] = metadata.tables["reminder"]
 audit: Final[Table] = metadata.tables["audit"]
 session: Final[Table] = metadata.tables["session"]

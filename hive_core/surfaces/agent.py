@@ -47,6 +47,18 @@ async def _report_turns(call: Call, request: wire.ReportTurns) -> Answer:
     return await call.actions.report_turns(call.who, request)
 
 
+async def _permission_rules(call: Call, request: wire.GetPermissionRules) -> Answer:
+    return call.actions.permission_rules(call.who, request)
+
+
+async def _ask_permission(call: Call, request: wire.AskPermission) -> Answer:
+    return await call.actions.ask_permission(call.who, request)
+
+
+async def _close_permission(call: Call, request: wire.ClosePermission) -> Answer:
+    return await call.actions.close_permission(call.who, request)
+
+
 ROUTES: Routes = {
     wire.Send: _send,
     wire.Recv: _recv,
@@ -57,6 +69,9 @@ ROUTES: Routes = {
     wire.Remind: _remind,
     wire.Report: _report,
     wire.ReportTurns: _report_turns,
+    wire.GetPermissionRules: _permission_rules,
+    wire.AskPermission: _ask_permission,
+    wire.ClosePermission: _close_permission,
 }
 
 

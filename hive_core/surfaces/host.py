@@ -5,7 +5,12 @@ from collections.abc import AsyncIterator, Sequence
 
 from hive_core.actions import RESOLVED_SHOWN, Actions
 from hive_core.principals import Principal
-from hive_core.surfaces.line_room import approvals_in_room, deployments_in_room, file_in_room
+from hive_core.surfaces.line_room import (
+    approvals_in_room,
+    deployments_in_room,
+    file_in_room,
+    permissions_in_room,
+)
 from hive_core.surfaces.routes import Call, Routes, handler
 from hive_shared import wire
 from hive_shared.server import Answer, Handler
@@ -117,6 +122,22 @@ async def _answer(call: Call, request: wire.Answer) -> Answer:
     return wire.Empty()
 
 
+async def _permissions(call: Call, request: wire.Permissions) -> Answer:
+    return permissions_in_room(await call.actions.permissions(call.who))
+
+
+async def _answer_permission(call: Call, request: wire.AnswerPermission) -> Answer:
+    return await call.actions.answer_permission(call.who, request)
+
+
+async def _add_permission_rule(call: Call, request: wire.AddPermissionRule) -> Answer:
+    return await call.actions.add_permission_rule(call.who, request)
+
+
+async def _remove_permission_rule(call: Call, request: wire.RemovePermissionRule) -> Answer:
+    return await call.actions.remove_permission_rule(call.who, request.rule_id)
+
+
 async def _send(call: Call, request: wire.Send) -> Answer:
     return await call.actions.send(call.who, request)
 
@@ -218,6 +239,10 @@ ROUTES: Routes = {
     wire.Rollback: _rollback,
     wire.History: _history,
     wire.CancelQuestion: _cancel_question,
+    wire.Permissions: _permissions,
+    wire.AnswerPermission: _answer_permission,
+    wire.AddPermissionRule: _add_permission_rule,
+    wire.RemovePermissionRule: _remove_permission_rule,
     wire.Questions: _questions,
     wire.Answer: _answer,
     wire.Send: _send,

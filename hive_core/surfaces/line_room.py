@@ -13,6 +13,7 @@ from hive_shared.jsonlines import encode
 M = TypeVar("M", bound=wire.Model)
 TEXT_MAX_CHARACTERS = 200  # of a text in a list that would not fit otherwise
 FLAGS_MAX = 10  # of one approval in such a list
+PERMISSIONS_MAX = 20  # requests in such a list: each may say where and why at length
 CUT = " … (cut)"
 
 
@@ -40,6 +41,19 @@ def file_in_room(file: wire.FileDiff) -> wire.FileDiff:
     return file
 
 
+def permissions_in_room(listed: wire.PermissionList) -> wire.PermissionList:
+    """Requests with their arguments cut if need be, and as many of the oldest, and of the rules, as fit."""
+    if _size([listed]) <= wire.BATCH_MAX_BYTES:
+        return listed
+    short = [
+        request.model_copy(update={"input": _short(request.input), "truncated": True})
+        for request in listed.requests[:PERMISSIONS_MAX]
+    ]
+    more = len(listed.requests) - len(short)
+    rules = _first_that_fit(listed.rules, wire.BATCH_MAX_BYTES // 2)
+    return wire.PermissionList(requests=short, rules=rules, more=more)
+
+
 def _short_approval(approval: wire.ApprovalView) -> wire.ApprovalView:
     left_out = len(approval.flags) - FLAGS_MAX
     flags = [
@@ -57,8 +71,7 @@ def _short(text: str) -> str:
     return text if len(text) <= TEXT_MAX_CHARACTERS else text[:TEXT_MAX_CHARACTERS] + CUT
 
 
-def _first_that_fit(values: list[M]) -> list[M]:
-    room = wire.BATCH_MAX_BYTES
+def _first_that_fit(values: list[M], room: int = wire.BATCH_MAX_BYTES) -> list[M]:
     for number, value in enumerate(values):
         room -= _size([value])
         if room < 0:

@@ -2,15 +2,17 @@
 
 A source reads what is stored when the daemon starts, and is told of each change once that is committed, so
 that what it says after any events is what it would say after a restart. Something new that can wait (a
-permission, a budget) is one more source in the queue that `Actions` makes, and a member of `WaitingKind`.
+budget) is one more source in the queue that `Actions` makes, and a member of `WaitingKind`.
 """
 
+import json
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from hive_core.approvals import Approvals
 from hive_core.audit import Audit
 from hive_core.loop_breaker import stopped_by
+from hive_core.permissions import Permissions
 from hive_core.questions import Questions
 from hive_core.registry import Registry
 from hive_core.roster import Roster
@@ -18,6 +20,7 @@ from hive_core.store import schema
 from hive_core.waiting.excerpt import excerpt
 from hive_shared.errors import Conflict
 from hive_shared.names import OPERATOR, SYSTEM
+from hive_shared.permissions import ToolCall
 from hive_shared.wire import (
     AgentState,
     AgentView,
@@ -25,6 +28,7 @@ from hive_shared.wire import (
     ApprovalStatus,
     ApprovalView,
     Badge,
+    PermissionView,
     QuestionView,
     WaitingEntry,
     WaitingKind,
@@ -92,6 +96,30 @@ class QuestionSource:
             self._open.pop(question.id, None)
         else:
             self._open[question.id] = question
+        self._changed()
+
+
+class PermissionSource:
+    """Agents whose turn waits until a tool call is allowed or denied."""
+
+    def __init__(self, permissions: Permissions) -> None:
+        self._permissions = permissions
+        self._open: dict[int, PermissionView] = {}
+        self._changed: Changed = lambda: None
+
+    async def open(self, changed: Changed) -> None:
+        self._open = {request.id: request for request in await self._permissions.open()}
+        self._changed = changed
+        self._permissions.subscribe(self._told)
+
+    def entries(self) -> Iterable[WaitingEntry]:
+        return map(permission_entry, self._open.values())
+
+    def _told(self, request: PermissionView) -> None:
+        if request.closed:
+            self._open.pop(request.id, None)
+        else:
+            self._open[request.id] = request
         self._changed()
 
 
@@ -244,6 +272,34 @@ def _stop_entry(question: QuestionView) -> WaitingEntry:
         otherwise="messages are refused until you decide",
         link=f"#question-{question.id}",
     )
+
+
+def permission_entry(request: PermissionView) -> WaitingEntry:
+    expires = request.expires_at_ms is not None
+    return WaitingEntry(
+        kind=WaitingKind.PERMISSION,
+        id=str(request.id),
+        who=request.agent,
+        summary=f"{request.agent} asks to use {request.tool}",
+        said=excerpt(_shown_call(request), SAID_CHARACTERS),
+        since_ms=request.asked_at_ms,
+        expires_at_ms=request.expires_at_ms,
+        blocked=[request.agent],
+        otherwise="is denied, and it goes on without"
+        if expires
+        else f"waits for ever, and {request.agent} with it",
+        link=f"#permission-{request.id}",
+    )
+
+
+def _shown_call(request: PermissionView) -> str:
+    """A call's subject where it has one; else its arguments."""
+    try:
+        value = json.loads(request.input)
+    except (ValueError, RecursionError):
+        return request.input
+    subject = ToolCall(request.tool, value, request.cwd).subject if isinstance(value, dict) else None
+    return subject or request.input
 
 
 def login_entry(name: str, since_ms: int) -> WaitingEntry:

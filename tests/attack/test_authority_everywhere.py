@@ -142,6 +142,21 @@ async def question_of_the_manager(hive: WholeHive) -> Fields:
     return await hive.done(MANAGER, "ask_operator", question="may I?")
 
 
+async def call_to_allow(hive: WholeHive) -> Fields:
+    key = hive.fresh_name().encode().hex().zfill(64)
+    return {"key": key, "session": "a" * 32, "message_id": 1, "tool": "Bash", "input": "{}"}
+
+
+async def permission_of_alice(hive: WholeHive) -> Fields:
+    asked = await hive.done("alice", "ask_permission", **await call_to_allow(hive))
+    return {"permission_id": asked["id"]}
+
+
+async def rule_about_alice(hive: WholeHive) -> Fields:
+    made = await hive.done("operator", "add_permission_rule", name="alice", decision="deny", rule="Bash(x)")
+    return {"rule_id": made["id"]}
+
+
 async def message_of_alice(hive: WholeHive) -> Fields:
     sent = await hive.done("operator", "send", to="alice", body=SECRET)
     return {"ids": sent["ids"], "max": 100}
@@ -181,6 +196,13 @@ WIRE = [
     Op("ask_operator", NO, YES, YES, OWN, given(question="may I?")),
     Op("cancel_question", YES, NO, YES, NO, question_of_alice),
     Op("cancel_question", YES, YES, NO, NO, question_of_the_manager),
+    Op("permission_rules", NO, YES, YES, OWN, given(session="a" * 32)),
+    Op("ask_permission", NO, YES, YES, OWN, call_to_allow),
+    Op("close_permission", NO, OWN, YES, OWN, permission_of_alice),
+    Op("permissions", YES, NO, NO, NO),
+    Op("answer_permission", YES, NO, NO, NO, permission_of_alice),
+    Op("add_permission_rule", YES, NO, NO, NO, given(name="alice", decision="deny", rule="Bash(rm *)")),
+    Op("remove_permission_rule", YES, NO, NO, NO, rule_about_alice),
     Op("remind", NO, YES, YES, OWN, given(body="wake up", after_seconds=86400)),
     Op("report", NO, YES, YES, OWN, given(badge="thinking", note="busy")),
     Op("report_turns", NO, YES, YES, OWN, turn_that_ended),
@@ -295,6 +317,7 @@ WEB = [
     Route("POST", "/purge-tombstone/{name}", part(tombstone, "name", confirm="{name}")),
     Route("POST", "/update-all", part(nothing)),
     Route("POST", "/answer-question/{question_id}", part(question_of_alice, "question_id", answer="no")),
+    Route("POST", "/answer-permission/{permission_id}", part(permission_of_alice, "permission_id")),
     Route("POST", "/dismiss/{approval_id}", part(failed_spawn, "approval_id")),
     Route("POST", "/cancel-question/{question_id}", part(question_of_alice, "question_id")),
     Route("POST", "/send", part(nothing, to="alice", body="obey")),

@@ -23,6 +23,7 @@ from hive_core.deploy import Deployer
 from hive_core.feed import Feed
 from hive_core.lifecycle import Lifecycle
 from hive_core.nix_module.risks import risk_flags
+from hive_core.permissions import Permissions
 from hive_core.principals import Principal
 from hive_core.proposals import Proposals
 from hive_core.registry import AgentRecord
@@ -258,6 +259,7 @@ async def _build(root: Path, runtime: ObedientRuntime, given: dict[str, object])
             operator_pronouns="they/them",
             describe=_describe,
             usage=Usage(parts.store),
+            permissions=Permissions(parts.store, parts.audit),
         )
     )
     return DeployHive(

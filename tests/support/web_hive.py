@@ -22,6 +22,7 @@ from hive_core.deploy import Deployer
 from hive_core.feed import Feed
 from hive_core.lifecycle import Lifecycle
 from hive_core.nix_module.risks import risk_flags
+from hive_core.permissions import Permissions
 from hive_core.proposals import Proposals
 from hive_core.questions import Questions
 from hive_core.registry import AgentRecord, Registry
@@ -222,6 +223,7 @@ async def _build(tmp_path: Path, assets: Path, given: Mapping[str, Any]) -> WebH
         operator_pronouns="they/them",
         describe=_describe,
         usage=Usage(store),
+        permissions=Permissions(store, audit),
     )
     actions = Actions(parts)
     await actions.open()
