@@ -5,6 +5,7 @@ import { takeCharts } from "./charts.js";
 import { showConnection } from "./connection.js";
 import { one, setText, show } from "./dom.js";
 import { download } from "./download.js";
+import { takeKeys } from "./keyboard.js";
 import { announce, toast } from "./notices.js";
 import { renderReport, spoken } from "./stats_view.js";
 import { follow } from "./stream.js";
@@ -103,6 +104,7 @@ if (name) {
   one("#stats-title").setAttribute("aria-label", `Stats of ${name}`);
   document.title = `stats of ${name} · hyperhive`;
 }
+takeKeys();
 takeChoices();
 takeCharts(one("#stats-charts"));
 const live = follow({ url: "/messages/stream", load: async () => (await load()).position, onEvent, onConnection: showConnection });
