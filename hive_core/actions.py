@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 from hive_core.activity import Activity
 from hive_core.approvals import FINISHED, Approvals
+from hive_core.asides import Asides
 from hive_core.audit import Audit
 from hive_core.authority import Operation, authorize
 from hive_core.auto_update import AutoUpdate
@@ -103,6 +104,10 @@ class Parts:
     loop_limits: LoopLimits = field(default_factory=LoopLimits)
 
 
+# In any other state, somebody is stopping it, or has.
+BY_ITSELF = frozenset({wire.AgentState.RUNNING, wire.AgentState.CRASHED})
+
+
 class Actions:
     """The door. Attributes are for reading what a surface shows; changes go through methods."""
 
@@ -149,6 +154,8 @@ class Actions:
             changed=parts.roster.changed,
         )
         self._floods = Floods(parts.broker, parts.questions)
+        self._asides = Asides(parts.broker, parts.questions, parts.audit)
+        self._closing = False
         self._activity = Activity(parts.audit, parts.feed)
         self._work = TaskSet("actions")
         self._obeying: dict[int, asyncio.Task[wire.AgentDone]] = {}
@@ -175,10 +182,13 @@ class Actions:
         await self.queue.open()
         await self._floods.open()
         await self._loops.open()
+        await self._asides.open()
 
     async def close(self) -> None:
         """End approved work and operations that are under way; the next start takes them up again."""
+        self._closing = True
         self.queue.close()
+        await self._asides.close()
         await self._floods.close()
         await self._loops.close()
         await self._work.close()
@@ -256,6 +266,10 @@ class Actions:
         if await self.usage.record(who, request.turns):
             self.feed.publish("usage", {"agent": who.name})
         return wire.Empty()
+
+    def ended_by_itself(self, name: str) -> bool:
+        """Whether nobody asked for the end of an agent whose connection has just ended."""
+        return not self._closing and self.roster.state(name) in BY_ITSELF
 
     def connection_ended(self, who: Principal, connection: int) -> None:
         self.roster.reporter_left(who.name, connection)
@@ -407,6 +421,7 @@ class Actions:
             await self._destroy(who, name)
         left = await self._recorded(who, "purge", name, self.lifecycle.purge(name))
         await self._loops.forget(name)
+        await self._asides.forget(name)
         await self.usage.forget(name)
         await self.permission_requests.forget(name, rules=True)
         await self._proposals.end_orphans(await self.approvals.pending())
@@ -454,7 +469,10 @@ class Actions:
     def _effect(self, question_id: int, who: Principal) -> Effect | None:
         """What closing a question changes in the same transaction."""
         loop = self._loops.asked_about(question_id)
-        return None if loop is None else partial(self._loops.settle, loop, who)
+        if loop is not None:
+            return partial(self._loops.settle, loop, who)
+        aside = self._asides.asked_about(question_id)
+        return None if aside is None else partial(self._asides.settle, aside, who)
 
     async def open_questions(self, who: Principal) -> list[wire.QuestionView]:
         authorize(who, Operation.LIST_QUESTIONS)

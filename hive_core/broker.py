@@ -46,11 +46,17 @@ T = TypeVar("T")
 MS_PER_DAY: Final = 86_400_000
 VACUUM_CHUNK_ROWS: Final = 500  # of one transaction, so that sends get their turn in between
 GIVE_BACK_RETRY_SECONDS: Final = 1.0
+# Set aside without one that was finished in between. When it is always the receiver that ends, and no
+# matter with what, one inbox after the other must not be emptied so.
+ASIDE_IN_A_ROW_MAX: Final = 3
+# A daemon that was killed with a message in somebody's hand counts less: it mostly dies of something else.
+CRASHES_OF_CORE_FACTOR: Final = 4
 
 UNBOUND: Final = frozenset({Kind.OPERATOR, Kind.SYSTEM})  # by rules and limits
 
 Subscriber = Callable[[Message], None]
 OverloadSubscriber = Callable[[str, str], None]
+AsideSubscriber = Callable[[str, int], None]
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,16 @@ class BrokerLimits:
     send_burst: int = 60
     inbox_depth: int = 10_000  # messages of one agent that are not acked
     retention_days: float = 30.0  # for acked messages; others are kept for ever
+    crashes: int = 5  # of receivers that have a message in hand, until it is set aside; 0: it never is
+
+
+@dataclass(frozen=True)
+class _Returned:
+    """What an ended lease held: `ids` are deliverable again; `suspect` is what its receiver ended with."""
+
+    ids: list[int]
+    suspect: int | None = None
+    aside: str | None = None  # the recipient, if the suspect was set aside
 
 
 class Post:
@@ -132,6 +148,7 @@ class Broker:
         self._buckets: dict[str, TokenBucket] = {}
         self._subscribers: list[Subscriber] = []
         self._overload_subscribers: list[OverloadSubscriber] = []
+        self._aside_subscribers: list[AsideSubscriber] = []
 
     async def open(self) -> None:
         """End the leases of the daemon that ran before, and count what every inbox holds.
@@ -139,13 +156,20 @@ class Broker:
         Call once, after `Registry.load`. What was leased then is deliverable again.
         """
         ours = _owner(self._registry.host, "")
+        deliveries = self.limits.crashes * CRASHES_OF_CORE_FACTOR
 
-        def work(connection: Connection) -> dict[str, int]:
+        def work(connection: Connection) -> tuple[dict[str, int], list[tuple[str, int]]]:
+            # A daemon that is stopped in order leaves no lease: with these in hand, it was killed.
+            for number in messages.in_hand(connection, ours, deliveries) if deliveries else ():
+                messages.set_aside(connection, number)
             messages.end_leases(connection, ours)
-            return messages.count_deliverable(connection)
+            return messages.count_deliverable(connection), messages.all_aside(connection)
 
-        for recipient, count in (await self._store.write(work)).items():
+        counts, aside = await self._store.write(work)
+        for recipient, count in counts.items():
             self._inbox(recipient).unread = count
+        for recipient, number in aside:
+            self._inbox(recipient).aside.add(number)
 
     # --- sending ------------------------------------------------------------
 
@@ -403,20 +427,48 @@ class Broker:
         else:
             self.trail.messages_delivered(claim.to, leased)
 
-    def release(self, lease: str) -> None:
-        """The connection has gone: what it holds unacked becomes deliverable again, in its old place."""
-        if lease in self._held:
-            owner = _owner(self._registry.host, lease)
-            self._give_back(lease, lambda connection: messages.release(connection, owner))
+    def release(self, lease: str, *, crashed: bool = False) -> None:
+        """The connection has gone: what it holds unacked becomes deliverable again, in its old place.
+
+        `crashed` says that the receiver ended by itself. The oldest message that it held is what it was
+        working on. When receivers have ended so often with the same one (`BrokerLimits.crashes`), it is set
+        aside instead: subscribers are told, and others come first.
+        """
+        held = self._held.get(lease)
+        if not held:
+            return
+        owner = _owner(self._registry.host, lease)
+        spent = self._spent(held) if crashed else frozenset()
+
+        def work(connection: Connection) -> _Returned:
+            ids = messages.release(connection, owner)
+            if not crashed or not ids:
+                return _Returned(ids)
+            suspect = min(ids)
+            aside = messages.set_aside(connection, suspect) if suspect in spent else None
+            return _Returned(ids if aside is None else [n for n in ids if n != suspect], suspect, aside)
+
+        self._give_back(lease, work)
+
+    def _spent(self, held: dict[int, Inbox]) -> frozenset[int]:
+        """Those that are set aside if it was because of them that their receiver ended once more."""
+        limit = self.limits.crashes
+        return frozenset(
+            number
+            for number, inbox in held.items()
+            if 0 < limit <= inbox.crashes.get(number, 0) + 1 and inbox.aside_in_a_row < ASIDE_IN_A_ROW_MAX
+        )
 
     def _undo(self, claim: Claim) -> None:
         """Nobody took what this claim leased: as if it had never been handed out."""
         ids = [message.id for message in claim.messages]
         if ids:
             owner = _owner(self._registry.host, claim.lease)
-            self._give_back(claim.lease, lambda connection: messages.undo_lease(connection, owner, ids))
+            self._give_back(
+                claim.lease, lambda connection: _Returned(messages.undo_lease(connection, owner, ids))
+            )
 
-    def _give_back(self, lease: str, work: Work[list[int]]) -> None:
+    def _give_back(self, lease: str, work: Work[_Returned]) -> None:
         """End leases now, or as soon as the store can be written. One that opens again ends them all."""
         loop = asyncio.get_running_loop()
 
@@ -425,7 +477,7 @@ class Broker:
                 log.warning("what %s held stays leased for now: %s", lease, error)
                 loop.call_later(GIVE_BACK_RETRY_SECONDS, self._give_back, lease, work)
 
-        def check(done: "asyncio.Future[list[int]]") -> None:
+        def check(done: "asyncio.Future[_Returned]") -> None:
             error = None if done.cancelled() else done.exception()
             if error is not None:
                 later(error)
@@ -437,11 +489,49 @@ class Broker:
         else:
             giving.add_done_callback(check)
 
-    def _given_back(self, lease: str, ids: list[int]) -> None:
-        for number in ids:
+    def _given_back(self, lease: str, returned: _Returned) -> None:
+        if returned.suspect is not None:
+            self._crashed_with(lease, returned.suspect, returned.aside)
+        for number in returned.ids:
             inbox = self._unhold(lease, number)
             if inbox is not None:
                 inbox.add(1)
+
+    def _crashed_with(self, lease: str, suspect: int, aside: str | None) -> None:
+        inbox = self._held.get(lease, {}).get(suspect)
+        if inbox is None:
+            return
+        inbox.crashes[suspect] = inbox.crashes.get(suspect, 0) + 1
+        if aside is not None:
+            self._unhold(lease, suspect)
+            inbox.crashes.pop(suspect)
+            inbox.aside.add(suspect)
+            inbox.aside_in_a_row += 1
+            self.trail.message_set_aside(aside, suspect)
+            _tell(self._aside_subscribers, aside, suspect)
+
+    # --- what was set aside -------------------------------------------------
+
+    def aside(self) -> list[tuple[str, int]]:
+        """(recipient, id) of every message that is set aside. From memory."""
+        return [(name, number) for name, inbox in self._inboxes.items() for number in sorted(inbox.aside)]
+
+    def settle_aside(self, connection: Connection, number: int, *, again: bool) -> str | None:
+        """Deliver it `again`, or be done with it; whose it is, None if it is not set aside any more.
+
+        Within a transaction; `settled_aside` is to be called once that is committed.
+        """
+        if again:
+            return messages.put_back(connection, number)
+        return messages.take_out(connection, number, self._clock())
+
+    def settled_aside(self, recipient: str, number: int, *, again: bool) -> None:
+        """It was committed: the message counts as unread, or not at all."""
+        inbox = self._inbox(recipient)
+        inbox.aside.discard(number)
+        if again:
+            inbox.aside_in_a_row = 0
+            inbox.add(1)
 
     # --- acking -------------------------------------------------------------
 
@@ -470,6 +560,11 @@ class Broker:
         inbox, ids = self._inbox(recipient), tuple(ids)
         self.trail.messages_acked(recipient, ids)
         for number in ids:
+            if number in inbox.aside:  # its receiver lived, and has finished it after all; or it was purged
+                inbox.aside.discard(number)
+                continue
+            inbox.aside_in_a_row = 0
+            inbox.crashes.pop(number, None)
             lease = inbox.leased.get(number)
             if lease is None:
                 inbox.unread -= 1
@@ -513,6 +608,10 @@ class Broker:
     def subscribe_overload(self, callback: OverloadSubscriber) -> Callable[[], None]:
         """Call back with (sender, recipient) when an agent begins to overdraw its rate: once a time."""
         return _subscribe(self._overload_subscribers, callback)
+
+    def subscribe_aside(self, callback: AsideSubscriber) -> Callable[[], None]:
+        """Call back with (recipient, id) of every message that was set aside; returns how to end that."""
+        return _subscribe(self._aside_subscribers, callback)
 
     # --- housekeeping -------------------------------------------------------
 

@@ -208,6 +208,7 @@ class Settings(BaseSettings):
     send_burst: Annotated[int, Field(ge=1)] = 60
     inbox_depth: Annotated[int, Field(ge=1)] = 10_000
     retention_days: Annotated[float, Field(gt=0)] = 30.0
+    crashes_per_message: Annotated[int, Field(ge=0)] = 5  # then it is set aside; 0: it never is
     loop_messages: Annotated[int, Field(ge=0)] = 40  # of two agents to each other; 0: nobody is paused
     loop_window_seconds: Seconds = 300.0
     send_allow: Annotated[

@@ -398,6 +398,7 @@ def _broker_limits(settings: Settings) -> BrokerLimits:
         send_burst=settings.send_burst,
         inbox_depth=settings.inbox_depth,
         retention_days=settings.retention_days,
+        crashes=settings.crashes_per_message,
     )
 
 

@@ -43,6 +43,9 @@ class Inbox:
 
     unread: int = 0  # committed, neither acked nor leased
     leased: dict[int, str] = field(default_factory=dict)  # message id → lease
+    aside: set[int] = field(default_factory=set)  # committed, and delivered to nobody for now
+    aside_in_a_row: int = 0  # since its receiver last finished something
+    crashes: dict[int, int] = field(default_factory=dict)  # message id → of receivers that had it in hand
     arriving: int = 0  # sends under way, so that the depth holds for concurrent senders too
     waiting: deque[Claim] = field(default_factory=deque)  # longest first
 

@@ -26,6 +26,7 @@ from hive_core.git.repository import MAIN, commits_among, peeled_tags
 from hive_core.one_daemon import is_held, locked
 from hive_core.roster import CREDENTIAL_FILES
 from hive_core.store import schema
+from hive_core.store.messages import ASIDE
 from hive_core.store.migrate import VERSION_TABLE
 from hive_core.untrusted import delete_tree
 from hive_shared.errors import Conflict, HiveError
@@ -144,7 +145,8 @@ class _Examination:
                 revision = connection.execute(f"SELECT version_num FROM {VERSION_TABLE}").fetchone()[0]  # noqa: S608
                 self._agents = {row["name"]: row for row in _rows(connection, "agent")}
                 self._approvals = _rows(connection, "approval")
-                leased = _count(connection, "lease IS NOT NULL AND acked_at_ms IS NULL")
+                leased = _count(connection, f"lease <> '{ASIDE}' AND acked_at_ms IS NULL")
+                aside = _count(connection, f"lease = '{ASIDE}' AND acked_at_ms IS NULL")
                 done_and_leased = _count(connection, "lease IS NOT NULL AND acked_at_ms IS NOT NULL")
                 waiting = connection.execute(
                     "SELECT recipient, count(*) FROM message WHERE acked_at_ms IS NULL GROUP BY recipient"
@@ -160,10 +162,12 @@ class _Examination:
             )
         else:
             self._report.ok("database", f"whole, migration {revision}")
-        self._messages(leased, done_and_leased, waiting)
+        self._messages(leased, done_and_leased, aside, waiting)
         return True
 
-    def _messages(self, leased: int, done_and_leased: int, waiting: list[tuple[str, int]]) -> None:
+    def _messages(
+        self, leased: int, done_and_leased: int, aside: int, waiting: list[tuple[str, int]]
+    ) -> None:
         lost = {name: count for name, count in waiting if name not in self._agents and name != OPERATOR}
         if lost:
             names = ", ".join(f"{count} to {name!r}" for name, count in sorted(lost.items())[:SHOWN])
@@ -175,7 +179,9 @@ class _Examination:
             self._report.broken("messages", found, "--repair ends these leases", self._end_leases)
         if not lost and not done_and_leased:
             again = "in somebody's hands" if self._daemon else "leased; the next start delivers them again"
-            self._report.ok("messages", f"{leased} are {again}" if leased else "all in order")
+            found = [f"{leased} are {again}"] if leased else []
+            found += [f"{aside} set aside; `hive-c0re questions` asks about them"] if aside else []
+            self._report.ok("messages", "; ".join(found) or "all in order")
 
     def _end_leases(self) -> None:
         with contextlib.closing(self._connect()) as connection:

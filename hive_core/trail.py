@@ -44,6 +44,10 @@ class Trail:
             self.acked[recipient] += len(numbers)
             log.info("acked by %s", recipient, extra=plain_ids(msg=numbers, agent=_agents(recipient)))
 
+    def message_set_aside(self, recipient: str, number: int) -> None:
+        told = plain_ids(msg=number, agent=_agents(recipient))
+        log.warning("set aside: %s ended again and again while it had this message", recipient, extra=told)
+
     def send_refused(self, sender: str, to: str, error: HiveError) -> None:
         self.refused[str(error.code)] += 1
         log.debug("a message from %s to %r was refused: %s", sender, to[:40], error.code)

@@ -166,6 +166,15 @@ class LoopEnded(HelperEvent):
     note: str | None = None
 
 
+class MessageSetAside(HelperEvent):
+    """An agent ended again and again while it worked on a message: that is not delivered for now."""
+
+    event: Literal["message_set_aside"] = "message_set_aside"
+    agent: str
+    message_id: int
+    note: str | None = None
+
+
 HELPER_EVENTS: tuple[type[HelperEvent], ...] = (
     ApprovalResolved,
     Spawned,
@@ -180,4 +189,5 @@ HELPER_EVENTS: tuple[type[HelperEvent], ...] = (
     NeedsLogin,
     LoopPaused,
     LoopEnded,
+    MessageSetAside,
 )

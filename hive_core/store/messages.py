@@ -37,6 +37,9 @@ _SEEN: Final = (
     table.c.broadcast,
     table.c.deliveries,
 )
+# A lease that nobody has and no start ends: such a message is neither delivered nor lost. No owner begins so.
+ASIDE: Final = "/aside"
+
 _IS_OPEN: Final = table.c.acked_at_ms.is_(None)
 _IS_DELIVERABLE: Final = _IS_OPEN & table.c.lease.is_(None)
 _IN_IDS: Final = table.c.id.in_(bindparam("ids", expanding=True))
@@ -71,6 +74,18 @@ _UNDO: Final = (
     .where(_IN_IDS, _HAS_LEASE)
     .values(lease=None, deliveries=table.c.deliveries - 1)
     .returning(table.c.id)
+)
+_THIS: Final = table.c.id == bindparam("this")
+_IS_ASIDE: Final = (table.c.lease == ASIDE) & _IS_OPEN
+_SET_ASIDE: Final = update(table).where(_THIS, _IS_OPEN).values(lease=ASIDE).returning(table.c.recipient)
+_PUT_BACK: Final = (
+    update(table).where(_THIS, _IS_ASIDE).values(lease=None, deliveries=1).returning(table.c.recipient)
+)
+_TAKE_OUT: Final = (
+    update(table)
+    .where(_THIS, _IS_ASIDE)
+    .values(lease=None, acked_at_ms=bindparam("now_ms"))
+    .returning(table.c.recipient)
 )
 _OF_KEY: Final = (
     select(table.c.id)
@@ -154,6 +169,35 @@ def release(connection: Connection, owner: str) -> list[int]:
 def undo_lease(connection: Connection, owner: str, ids: Sequence[int]) -> list[int]:
     """Take back what `owner` was given and never got, as if it had not been; the ids."""
     return _ids(connection, _UNDO, {"owner": owner, "ids": ids})
+
+
+def set_aside(connection: Connection, number: int) -> str | None:
+    """Deliver it to nobody until it is put back; whose it is, None if it is done with."""
+    return connection.execute(_SET_ASIDE, {"this": number}).scalar_one_or_none()
+
+
+def put_back(connection: Connection, number: int) -> str | None:
+    """Deliver one again that was set aside; whose it is, None if it was not."""
+    return connection.execute(_PUT_BACK, {"this": number}).scalar_one_or_none()
+
+
+def take_out(connection: Connection, number: int, now_ms: int) -> str | None:
+    """Done with one that was set aside; whose it was, None if it was not."""
+    return connection.execute(_TAKE_OUT, {"this": number, "now_ms": now_ms}).scalar_one_or_none()
+
+
+def all_aside(connection: Connection) -> list[tuple[str, int]]:
+    """(recipient, id) of those set aside, oldest first."""
+    query = select(table.c.recipient, table.c.id).where(_IS_ASIDE).order_by(table.c.id)
+    return [(row[0], row[1]) for row in connection.execute(query)]
+
+
+def in_hand(connection: Connection, owner_prefix: str, deliveries: int) -> list[int]:
+    """Of each recipient the oldest message leased to such an owner, if it was handed out so often."""
+    ours = table.c.lease.startswith(owner_prefix, autoescape=True)
+    oldest = select(func.min(table.c.id)).where(table.c.lease.is_not(None), ours).group_by(table.c.recipient)
+    query = select(table.c.id).where(table.c.id.in_(oldest), table.c.deliveries >= deliveries)
+    return [row[0] for row in connection.execute(query)]
 
 
 def end_leases(connection: Connection, owner_prefix: str) -> None:

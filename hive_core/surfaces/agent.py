@@ -96,5 +96,5 @@ def leasing(routes: Routes, actions: Actions, who: Principal) -> Handler:
 
 def _ended(actions: Actions, who: Principal, connection: Connection, watched: set[int]) -> None:
     watched.discard(connection.number)
-    actions.broker.release(connection.lease)
+    actions.broker.release(connection.lease, crashed=actions.ended_by_itself(who.name))
     actions.connection_ended(who, connection.number)

@@ -68,6 +68,7 @@ in
   send_burst = setting count "And at once.";
   inbox_depth = setting count "Unread messages of one agent; further ones are refused.";
   retention_days = setting positive "Days for messages that are done with.";
+  crashes_per_message = setting types.ints.unsigned "An agent that ends so often by itself with the same message in hand goes on with the next; 0 for never.";
 
   loop_messages = setting types.ints.unsigned "Messages of two agents to each other after which they are paused; 0 pauses nobody.";
   loop_window_seconds = setting positive "And the seconds within which these are counted.";

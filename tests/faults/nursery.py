@@ -32,7 +32,13 @@ PRELOADED = (rehearsal,)  # imported here, so that no child has to
 async def run_core(root: Path) -> None:
     """The daemon without containers: their harnesses are forked by the test."""
     settings = core_config.load_settings(
-        {"root": root, "dashboard_port": 0, "agent_page_ports": False, "backend": "rehearsal"}
+        {
+            "root": root,
+            "dashboard_port": 0,
+            "agent_page_ports": False,
+            "backend": "rehearsal",
+            "crashes_per_message": 0,  # whom the test kills is killed whatever it has in hand
+        }
     )
     await daemon.run(settings, runtime=AbsentRuntime())
 
