@@ -126,12 +126,23 @@ class BackendConfig:
     environment: Mapping[str, str] = field(default_factory=dict)  # on top of the backend's own minimum
 
 
+@dataclass(frozen=True)
+class Capabilities:
+    """What a backend can do beside running turns; its page says what it cannot."""
+
+    login: bool = True  # from the page; without it, a key is the operator's to give
+    compact: bool = True
+    models: bool = True  # it has a list of models to choose from; without it, any name may be tried
+    cost: bool = True  # turns say what they cost
+
+
 class Backend(Protocol):
     """One agent's backend. Turns never overlap: the harness runs one at a time."""
 
     name: str
     label: str
     is_model: bool
+    capabilities: Capabilities
 
     @property
     def login(self) -> Login: ...

@@ -21,7 +21,14 @@ from contextlib import aclosing
 from typing import Any
 
 from hive_agent.backends import claude_command
-from hive_agent.backends.base import BackendConfig, BackendEvent, Outcome, StreamLine, TurnResult
+from hive_agent.backends.base import (
+    BackendConfig,
+    BackendEvent,
+    Capabilities,
+    Outcome,
+    StreamLine,
+    TurnResult,
+)
 from hive_agent.backends.claude_conversation import Conversation
 from hive_agent.backends.claude_lines import note_line
 from hive_agent.backends.claude_outcome import Tally, Verdict
@@ -109,6 +116,7 @@ class ClaudeBackend:
     name = "claude"
     label = "Claude Code"
     is_model = True
+    capabilities = Capabilities()
 
     def __init__(
         self,

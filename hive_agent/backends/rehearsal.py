@@ -20,6 +20,7 @@ from hive_agent.backends.base import (
     MCP_SERVER,
     BackendConfig,
     BackendEvent,
+    Capabilities,
     Login,
     NoLogin,
     Outcome,
@@ -245,6 +246,7 @@ class RehearsalBackend:
     name = "rehearsal"
     label = "rehearsal (not a model)"
     is_model = False
+    capabilities = Capabilities(login=False, compact=False, models=False, cost=False)
 
     def __init__(self, config: BackendConfig) -> None:
         self._config = config

@@ -6,6 +6,7 @@ from typing import Any
 
 from hive_agent.backends.base import (
     BackendEvent,
+    Capabilities,
     Login,
     LoginStage,
     NoLogin,
@@ -47,6 +48,7 @@ class ScriptedBackend:
     name = "scripted"
     label = "scripted (a test)"
     is_model = True
+    capabilities = Capabilities()
 
     def __init__(self, *outcomes: Outcome | TurnResult | Exception) -> None:
         self.outcomes = list(outcomes)
