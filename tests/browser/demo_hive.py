@@ -181,7 +181,11 @@ def _messages() -> list[dict[str, Any]]:
 
 
 def _activity() -> list[dict[str, Any]]:
-    here, other, terminal = "operator (session 0a1b2c3d)", "operator (session ab12cd34)", "operator (host socket)"
+    here, other, terminal = (
+        "operator (session 0a1b2c3d)",
+        "operator (session ab12cd34)",
+        "operator (host socket)",
+    )
     lines: list[tuple[str, str, str, dict[str, Any]]] = [
         (here, "login", "127.0.0.1", {}),
         (terminal, "approve", "approval 10", {}),
@@ -196,9 +200,7 @@ def _activity() -> list[dict[str, Any]]:
         (here, "send", "hm1nd", {}),
     ]  # fmt: skip
     start = now_ms() - 50 * MINUTE_MS
-    return [
-        deed(n, *line[:3], at_ms=start + n * 4 * MINUTE_MS, **line[3]) for n, line in enumerate(lines, 1)
-    ]
+    return [deed(n, *line[:3], at_ms=start + n * 4 * MINUTE_MS, **line[3]) for n, line in enumerate(lines, 1)]
 
 
 def assistant(*blocks: dict[str, Any]) -> dict[str, Any]:
