@@ -811,11 +811,11 @@ class Actions:
         return True
 
     def _status(self) -> wire.HiveStatus:
-        views = self.roster.views()
+        agents, running = self.roster.counts()
         return wire.HiveStatus(
             **self._describe(),
-            agents=len(views),
-            running=sum(view.state is wire.AgentState.RUNNING for view in views),
+            agents=agents,
+            running=running,
             pending_approvals=len(self._pending),
             open_questions=len(self._open_questions),
             operator_unread=self.broker.unread(OPERATOR),

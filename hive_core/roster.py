@@ -38,6 +38,7 @@ class _Live:
     report: HarnessReport = field(default_factory=HarnessReport)
     reporter: int | None = None  # the connection that reported last
     state_bytes: int | None = None
+    credential_paths: tuple[str, ...] = ()  # made once: there are many agents, and views are made often
 
 
 class Roster:
@@ -81,6 +82,11 @@ class Roster:
     def views(self) -> list[AgentView]:
         """Every live agent, the manager first."""
         return [self._view(record) for record in self._registry.live()]
+
+    def counts(self) -> tuple[int, int]:
+        """How many agents are live, and how many of them run."""
+        states = [self._of(record.name).state for record in self._registry.live()]
+        return len(states), states.count(AgentState.RUNNING)
 
     def tombstones(self) -> list[AgentView]:
         return [self._view(record) for record in self._registry.tombstones()]
@@ -197,7 +203,10 @@ class Roster:
     # --- inside ---
 
     def _of(self, name: str) -> _Live:
-        return self._live.setdefault(name, _Live())
+        live = self._live.get(name)
+        if live is None:
+            live = self._live[name] = _Live()
+        return live
 
     def _offline(self, live: _Live) -> None:
         live.reporter = None
@@ -228,16 +237,25 @@ class Roster:
             may_write_to=self._rules.allowed(record.name),
             paused_with=self._rules.paused_with(record.name),
             bypass=self.bypassed(record.name),
-            has_credentials=has_credentials(self._paths.claude(record.name)),
+            has_credentials=self._has_credentials(record.name, live),
         )
+
+    def _has_credentials(self, name: str, live: _Live) -> bool:
+        if not live.credential_paths:
+            live.credential_paths = _credential_paths(self._paths.claude(name))
+        return any(map(_is_filled_file, live.credential_paths))
 
 
 def has_credentials(directory: Path) -> bool:
     """Whether an agent's own files look as if it can log in; they are looked at, never opened."""
-    return any(_is_filled_file(directory / name) for name in CREDENTIAL_FILES)
+    return any(map(_is_filled_file, _credential_paths(directory)))
 
 
-def _is_filled_file(path: Path) -> bool:
+def _credential_paths(directory: Path) -> tuple[str, ...]:
+    return tuple(str(directory / name) for name in CREDENTIAL_FILES)
+
+
+def _is_filled_file(path: str) -> bool:
     try:
         found = os.lstat(path)
     except OSError:
