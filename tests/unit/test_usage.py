@@ -1,5 +1,6 @@
 """Turns' figures: kept once, within bounds, and added up rightly."""
 
+import contextlib
 import csv
 import io
 import itertools
@@ -20,6 +21,7 @@ from hive_core.usage_stats import UsageStats
 from hive_shared.errors import RateLimited, UnknownAgent
 from hive_shared.wire import Stats, StatsReport, TurnUsage
 from tests.support.core_parts import ALICE, BOB, OPERATOR, FakeClock, Parts, running
+from tests.support.older_database import database_at
 
 
 class Bench:
@@ -321,14 +323,12 @@ async def test_an_export_of_nothing_is_whole_too(bench: Bench) -> None:
 
 
 async def test_the_migration_leaves_what_was_there(tmp_path: Path) -> None:
-    async with running(tmp_path / "b.sqlite") as parts:
-        await parts.send("bob", "before")
-    database = sqlite3.connect(tmp_path / "b.sqlite")
-    with database:
-        database.execute("DROP TABLE turn")
-        database.execute("DROP TABLE tool_hour")
-        database.execute("UPDATE alembic_version SET version_num = '0003'")
-    database.close()
+    database_at(tmp_path / "b.sqlite", "0003")
+    with contextlib.closing(sqlite3.connect(tmp_path / "b.sqlite")) as database, database:
+        database.execute(
+            "INSERT INTO message (host, sender, recipient, body, sent_at_ms, broadcast, deliveries)"
+            " VALUES ('local', 'alice', 'bob', 'before', 1, 0, 0)"
+        )
     async with running(tmp_path / "b.sqlite") as parts:
         bench = Bench(parts)
         await bench.usage.record(ALICE, [bench.turn()])
