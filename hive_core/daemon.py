@@ -114,9 +114,22 @@ async def run(
             if ready is not None:
                 ready(hive.status(), await hive.web.login_url())
             service_manager.tell(service_manager.READY)
-            await stop.asked.wait()
+            damage = await _until_asked_or_damaged(stop.asked, hive.store)
             service_manager.tell(service_manager.STOPPING)
             log.info("stopping")
+    if damage is not None:
+        raise damage
+
+
+async def _until_asked_or_damaged(asked: asyncio.Event, store: Store) -> HiveError | None:
+    """Wait for the order to stop; what was found damaged, if that came first: nobody goes on with that."""
+    waiting = asyncio.create_task(asked.wait())
+    try:
+        either: set[asyncio.Future[Any]] = {waiting, store.damaged}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+    return store.damaged.result() if store.damaged.done() else None
 
 
 class _StopSignals:

@@ -179,9 +179,9 @@ class _Examination:
             self._report.broken("messages", found, "--repair ends these leases", self._end_leases)
         if not lost and not done_and_leased:
             again = "in somebody's hands" if self._daemon else "leased; the next start delivers them again"
-            found = [f"{leased} are {again}"] if leased else []
-            found += [f"{aside} set aside; `hive-c0re questions` asks about them"] if aside else []
-            self._report.ok("messages", "; ".join(found) or "all in order")
+            told = [f"{leased} are {again}"] if leased else []
+            told += [f"{aside} set aside; `hive-c0re questions` asks about them"] if aside else []
+            self._report.ok("messages", "; ".join(told) or "all in order")
 
     def _end_leases(self) -> None:
         with contextlib.closing(self._connect()) as connection:

@@ -6,6 +6,7 @@ came while the last one was under way.
 """
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 import os
@@ -22,7 +23,7 @@ from sqlalchemy import Connection, Engine, QueuePool, create_engine, event
 from sqlalchemy.exc import DatabaseError, DBAPIError, IntegrityError
 
 from hive_core.operations import OperationKind, operation
-from hive_core.store.migrate import bring_up_to_date, reason
+from hive_core.store.migrate import WAY_BACK, bring_up_to_date, reason
 from hive_shared.errors import NotAvailable, Unavailable
 from hive_shared.log_fields import Value, bound
 
@@ -47,9 +48,11 @@ class Store:
         self._reading = _engine(path, begin="BEGIN", pragmas=("query_only=ON",))
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-read")
         self._writing = _engine(path, begin="BEGIN IMMEDIATE")
-        self._writer = _Writer(path, self._writing.connect(), loop)
+        self._writer = _Writer(path, self._writing.connect(), loop, self._found_damage)
         self._writer.start()
         self._closed = False
+        self._loop = loop
+        self.damaged: asyncio.Future[Unavailable] = loop.create_future()  # when the file is found damaged
 
     @classmethod
     async def open(cls, url_or_path: Path | str) -> "Store":
@@ -114,7 +117,21 @@ class Store:
             with self._reading.begin() as connection:
                 return work(connection)
         except DatabaseError as error:
+            if _is_damage(error):
+                self._found_damage(error)
             raise Unavailable(f"the database {self.path} cannot be read: {reason(error)}") from error
+
+    def _found_damage(self, error: BaseException) -> None:
+        """From any thread."""
+        found = Unavailable(f"the database {self.path} is damaged: {reason(error)}; {WAY_BACK}")
+
+        def tell() -> None:
+            if not self.damaged.done():
+                log.error(found.message)
+                self.damaged.set_result(found)
+
+        with contextlib.suppress(RuntimeError):  # the loop is gone
+            self._loop.call_soon_threadsafe(tell)
 
 
 # --- the writer -------------------------------------------------------------
@@ -140,8 +157,15 @@ class _BatchLost(Exception):
 class _Writer(threading.Thread):
     """The thread that owns the writing connection."""
 
-    def __init__(self, path: Path, connection: Connection, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        path: Path,
+        connection: Connection,
+        loop: asyncio.AbstractEventLoop,
+        found_damage: Callable[[BaseException], None],
+    ) -> None:
         super().__init__(name="store-write", daemon=True)
+        self._found_damage = found_damage
         self._path = path
         self._connection = connection
         self._loop = loop
@@ -235,6 +259,8 @@ class _Writer(threading.Thread):
         return cast(sqlite3.Connection, self._connection.connection.driver_connection)
 
     def _unavailable(self, error: BaseException | None) -> Unavailable:
+        if error is not None and _is_damage(error):
+            self._found_damage(error)
         return Unavailable(
             f"the database {self._path} cannot be written: {reason(error)}; "
             "nothing was stored, so try again once the disk or the other program lets it"
@@ -267,6 +293,12 @@ def _is_the_database(error: Exception) -> bool:
     """Whether the database failed (full, locked, damaged), rather than refused what broke a rule of it."""
     failed = isinstance(error, DatabaseError | sqlite3.DatabaseError)
     return failed and not isinstance(error, IntegrityError | sqlite3.IntegrityError)
+
+
+def _is_damage(error: BaseException) -> bool:
+    """Whether the file itself is not what SQLite wrote."""
+    code = getattr(getattr(error, "orig", error), "sqlite_errorcode", 0)
+    return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)  # without what it is extended by
 
 
 def _resolve(batch: list[_Job[Any]]) -> None:

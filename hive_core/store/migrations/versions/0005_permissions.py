@@ -40,9 +40,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_permission_agent_key", "permission", ["agent", "key"])
     op.create_index("ix_permission_agent_asked", "permission", ["agent", "asked_at_ms"])
-    op.create_index(
-        "ix_permission_open", "permission", ["agent"], sqlite_where=_OPEN, postgresql_where=_OPEN
-    )
+    op.create_index("ix_permission_open", "permission", ["agent"], sqlite_where=_OPEN, postgresql_where=_OPEN)
     op.create_table(
         "permission_rule",
         sa.Column("id", _ID, nullable=False),
