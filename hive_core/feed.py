@@ -10,11 +10,13 @@ import secrets
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 KEPT_EVENTS = 2000
 KEPT_BYTES = 16 * 2**20  # bodies may be 256 KiB each
 QUEUE_EVENTS = 1000  # a client that is further behind reconnects and resumes
+GATHER_SECONDS = 0.05  # between two writes to one browser: nobody sees the difference
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,11 @@ class FeedEvent:
     kind: str
     data: dict[str, Any]
     encoded: str = field(repr=False, compare=False)
+
+    @cached_property
+    def frame(self) -> bytes:
+        """The event as server-sent, made once for all browsers. JSON of `publish` is one line of ASCII."""
+        return f"id: {self.position}\nevent: {self.kind}\ndata: {self.encoded}\n\n".encode("ascii")
 
 
 class Feed:
@@ -128,6 +135,22 @@ class Subscription:
             self._wake.clear()
             await self._wake.wait()
         raise StopAsyncIteration
+
+    async def gathered(self) -> AsyncIterator[list[FeedEvent]]:
+        """Everything that is queued at once, then what came in the next moment, and so on until closed.
+
+        With hundreds of browsers it is the number of writes that costs, not their length. The first event
+        after a quiet moment goes out at once; those that follow it closely wait and go together.
+        """
+        while not self.closed:
+            if not self._queue:
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            batch = list(self._queue)
+            self._queue.clear()
+            yield batch
+            await asyncio.sleep(GATHER_SECONDS)
 
     def __enter__(self) -> "Subscription":
         return self

@@ -24,6 +24,7 @@ from hive_shared.wire import AgentDone, Send
 
 BODIES_MAX_CHARACTERS = 2 * 1024 * 1024
 SEARCH_MAX_CHARACTERS = 200
+WRITE_BYTES = 64 * 1024  # of events that go to a browser together; one alone may be larger
 LOG_LINES = 400  # of an agent's log, before the new ones
 Problems = Callable[[], Mapping[str, str]]
 SessionId = Annotated[str, PathPart(min_length=1, max_length=64)]
@@ -203,16 +204,23 @@ async def feed_frames(
         if reset:
             yield reset
         async with following(tail, subscription):
-            async for event in subscription:
-                if tail is not None and event is tail.NEWS:
-                    yield frame("log", encoded(tail.take()).decode())
-                else:
-                    yield _frame_of(event, port_problems())
+            async for events in subscription.gathered():
+                together = b""
+                for event in events:
+                    if tail is not None and event is tail.NEWS:
+                        together += frame("log", encoded(tail.take()).decode())
+                    else:
+                        together += _frame_of(event, port_problems())
+                    if len(together) >= WRITE_BYTES:
+                        yield together
+                        together = b""
+                if together:
+                    yield together
 
 
 def _frame_of(event: FeedEvent, problems: Mapping[str, str]) -> bytes:
     if event.kind != "agent" or event.data["name"] not in problems:
-        return frame(event.kind, event.encoded, event.position)
+        return event.frame
     agent = dict(event.data)
     note_port_problem(agent, problems)
     return frame(event.kind, encoded(agent).decode(), event.position)
