@@ -12,10 +12,11 @@ RUN_STAMP := $(VENV)/.installed-run
 DEV_STAMP := $(VENV)/.installed-dev
 BENCH_STAMP := $(VENV)/.installed-bench
 CLAUDE := .claude-cli/claude
+CODEX := .codex-cli/codex
 JS_STAMP := tests/js/node_modules/.installed
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 
-.PHONY: up test bench claude js screenshots lint lock clean help
+.PHONY: up test bench claude codex js screenshots lint lock clean help
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/'
@@ -27,6 +28,8 @@ test: $(DEV_STAMP) ## the whole test suite; what this machine cannot run is skip
 	@$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
 claude: $(CLAUDE) ## optional: install the Claude Code CLI from npm under this directory
+
+codex: $(CODEX) ## optional: install the Codex CLI from npm under this directory, for its tests
 
 js: $(JS_STAMP) ## optional: install what checks the pages' JavaScript from npm; `make test` then does
 
@@ -71,6 +74,14 @@ $(CLAUDE): $(LOCKS)/claude/package-lock.json
 	@cd .claude-cli && ln -sf $$(ls -d node_modules/@anthropic-ai/claude-code-*/claude | head -1) claude
 	@touch $(CLAUDE) && $(CLAUDE) --version
 
+$(CODEX): $(LOCKS)/codex/package-lock.json
+	@command -v npm >/dev/null || { echo "the Codex CLI comes from npm: install nodejs and npm first" >&2; exit 1; }
+	@mkdir -p .codex-cli && cp $(LOCKS)/codex/package.json $(LOCKS)/codex/package-lock.json .codex-cli/
+	@echo "installing the Codex CLI from npm (about 400 MB)"
+	@cd .codex-cli && npm ci --silent --ignore-scripts --no-audit --no-fund
+	@cd .codex-cli && ln -sf $$(ls -d node_modules/@openai/codex-*/vendor/*/bin/codex | head -1) codex
+	@touch $(CODEX) && $(CODEX) --version
+
 $(JS_STAMP): tests/js/package.json tests/js/package-lock.json
 	@command -v npm >/dev/null || { echo "the checks of the pages come from npm: install nodejs and npm first" >&2; exit 1; }
 	@echo "installing TypeScript, axe-core and linkedom from npm (about 40 MB)"
@@ -86,9 +97,9 @@ lock: $(DEV_STAMP) ## renew the lock files (needs the package indexes; review th
 	  ../../$(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras \
 	    --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header --no-annotate \
 	    --output-file bench.txt bench.in
-	@for set in $(LOCKS)/claude tests/js; do \
+	@for set in $(LOCKS)/claude $(LOCKS)/codex tests/js; do \
 	  (cd $$set && npm install --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved) || exit 1; done
 	@$(BIN)/python nix/python/update.py
 
 clean: ## remove what make installed; the hive's state in .hive stays
-	@rm -rf $(VENV) .claude-cli tests/js/node_modules
+	@rm -rf $(VENV) .claude-cli .codex-cli tests/js/node_modules

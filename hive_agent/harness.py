@@ -9,6 +9,7 @@ import gc
 import logging
 import random
 from collections.abc import Coroutine
+from dataclasses import asdict
 from typing import Any
 
 from hive_agent.backends.base import Backend, BackendConfig, LoginStage, Outcome, TurnResult
@@ -30,6 +31,7 @@ from hive_agent.turn_reporter import TurnReporter
 from hive_agent.wake import wake_prompt
 from hive_agent.web import PageServer
 from hive_shared.agent_options import builtin_tools, mcp_tools
+from hive_shared.backends import BACKENDS
 from hive_shared.errors import BadRequest, Conflict, HiveError
 from hive_shared.events import EventKind
 from hive_shared.log_fields import ids
@@ -120,6 +122,7 @@ class Harness:
             "backend": backend.name,
             "backend_label": backend.label,
             "is_model": backend.is_model,
+            "capabilities": asdict(backend.capabilities),
             "model": self.model,
             "models": self._models(),
             **self.status.snapshot(),
@@ -315,7 +318,7 @@ class Harness:
             raise Conflict("a turn is running; cancel it or wait until it has ended")
 
     def _models(self) -> list[str]:
-        if not self.backend.is_model:
+        if not self.backend.capabilities.models:
             return [self.model]
         return list(dict.fromkeys([*CLAUDE_MODELS, self.model]))
 
@@ -346,11 +349,19 @@ def make_backend(config: HarnessConfig, model: str) -> Backend:
             from hive_agent.backends.claude import ClaudeBackend
 
             return ClaudeBackend(settings)
+        case "codex":
+            from hive_agent.backends.codex import CodexBackend
+
+            return CodexBackend(settings)
+        case "openai":
+            from hive_agent.backends.openai import OpenAIBackend
+
+            return OpenAIBackend(settings)
         case "rehearsal":
             from hive_agent.backends.rehearsal import RehearsalBackend
 
             return RehearsalBackend(settings)
-    raise BadRequest(f"HIVE_BACKEND is {config.backend!r}; this harness knows claude and rehearsal")
+    raise BadRequest(f"HIVE_BACKEND is {config.backend!r}; this harness knows {', '.join(BACKENDS)}")
 
 
 async def serve_until(config: HarnessConfig, stop: asyncio.Event) -> int:

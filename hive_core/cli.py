@@ -142,7 +142,9 @@ def serve(
     ] = None,
     backend: Annotated[
         str | None,
-        typer.Option("--backend", metavar="NAME", help="auto, claude or rehearsal. (default: auto)"),
+        typer.Option(
+            "--backend", metavar="NAME", help="auto, claude, codex, openai or rehearsal. (default: auto)"
+        ),
     ] = None,
     model: Annotated[
         str | None, typer.Option("--model", metavar="NAME", help="The model of new agents. (default: sonnet)")

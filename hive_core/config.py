@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsConfigDict, SettingsError
 
 from hive_core.notify.quiet import QuietHours
+from hive_shared.backends import BackendName
 from hive_shared.errors import HiveError
 from hive_shared.names import BROADCAST, DASHBOARD_PORT, MANAGER, OPERATOR, is_agent_name
 from hive_shared.paths import HostPaths
@@ -179,7 +180,7 @@ class Settings(BaseSettings):
     runtime: Literal["local", "nixos"] = "local"
     isolation: Literal["auto", "bubblewrap", "none"] = "auto"
     system_call_filter: bool = True  # of agents in bubblewrap
-    backend: Literal["auto", "claude", "rehearsal"] = "auto"
+    backend: Literal["auto", BackendName] = "auto"
     model: Annotated[str, Field(min_length=1, max_length=128)] = "sonnet"
     claude_path: AbsolutePath | None = None
     api_key_file: AbsolutePath | None = None
@@ -245,7 +246,7 @@ class Settings(BaseSettings):
         found = shutil.which("claude")
         return Path(found).resolve() if found else None
 
-    def chosen_backend(self) -> Literal["claude", "rehearsal"]:
+    def chosen_backend(self) -> BackendName:
         """`backend`, with `auto` decided by whether the Claude CLI is there, or may be built in."""
         if self.backend != "auto":
             return self.backend

@@ -48,6 +48,13 @@ def claude_cli() -> Path:
 
 
 @pytest.fixture(scope="session")
+def codex_cli() -> Path:
+    path = PROJECT / ".codex-cli" / "codex"
+    need(path.exists(), "the Codex CLI is not installed; run `make codex`")
+    return path
+
+
+@pytest.fixture(scope="session")
 def node_modules() -> Path:
     """What `make js` installed: typescript, axe-core, linkedom. Node itself is on PATH then, too."""
     path = PROJECT / "tests" / "js" / "node_modules"

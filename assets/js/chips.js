@@ -20,6 +20,8 @@ export function renderChips(state, reachable, context) {
   const backend = one("#backend");
   show(backend, true);
   setText(backend, state.is_model ? state.backend_label || state.backend : "rehearsal — not a model");
+  backend.title = cannot(state);
+  if (backend.title && state.is_model) backend.append(` · ${backend.title}`);
   backend.className = state.is_model && !isRehearsal(state.backend) ? "chip" : "chip warn";
   renderContext(context?.contextTokens || state.context_tokens, context?.windowTokens ?? 0);
   chip("#cost", state.last_turn && lastTurn(state.last_turn));
@@ -31,6 +33,15 @@ export function renderChips(state, reachable, context) {
   chip("#limit", reachable && told(state));
   const resumes = reachable && state.badge === "rate_limited" ? state.resumes_at_ms : null;
   if (resumes) one("#limit").append(" · ", untilOf(resumes));
+}
+
+/** What this backend cannot do, in a few words. @param {HarnessState} state */
+function cannot(state) {
+  if (!state.capabilities || !state.is_model) return "";
+  const { login, compact, models, cost } = state.capabilities;
+  const missing = [!login && "login here", !compact && "compacting on demand", !models && "list of models", !cost && "costs"];
+  const words = missing.filter(Boolean).join(", ");
+  return words && `no ${words}`;
 }
 
 /** @param {number} tokens @param {number} most */

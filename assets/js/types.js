@@ -75,7 +75,10 @@
  *   is_model: boolean, model: string, models: string[], badge: Badge, since_ms: number, note: string,
  *   resumes_at_ms: number|null, unread: number, turn: {from: string, started_at_ms: number}|null,
  *   last_turn: TurnStats|null, context_tokens: number, login: LoginState, warm: boolean,
- *   isolation: string, operator_pronouns: string, seq: number, storing: boolean, totals?: TurnTotals}} HarnessState
+ *   isolation: string, operator_pronouns: string, seq: number, storing: boolean, totals?: TurnTotals,
+ *   capabilities?: Capabilities}} HarnessState
+ *
+ * @typedef {{login: boolean, compact: boolean, models: boolean, cost: boolean}} Capabilities
  *
  * @typedef {{turns: number, tokens: number, cost_usd: number}} TurnTotals
  *

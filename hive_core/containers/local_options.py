@@ -17,6 +17,7 @@ from hive_core.nix_module.parse import Place
 from hive_core.nix_module.programs import PACKAGE_MAKERS, is_library, program_of
 from hive_core.nix_module.values import Fault, NixPath, Package, Thunk, Unknown, Value, kind_of
 from hive_shared.agent_options import MODEL_NAME, ExtraMcpServer, check_pattern, check_tool, check_variable
+from hive_shared.backends import BACKENDS
 from hive_shared.errors import BadRequest
 
 HONOURED: Final = (
@@ -33,7 +34,6 @@ HONOURED: Final = (
     "hyperhive.limits.cpuQuota",
     "hyperhive.limits.openFiles",
 )
-BACKENDS: Final = ("claude", "rehearsal")
 MEMORY_MIN_BYTES: Final = 64 * 2**20
 
 _SIZE = re.compile(r"(\d{1,15})\s*([KMGT]?)(?:i?B)?\Z", re.IGNORECASE)
@@ -93,7 +93,7 @@ class Options:
     def backend(self) -> tuple[str, Place | None] | None:
         def read(value: Value, place: Place | None) -> tuple[str, Place | None]:
             if value not in BACKENDS:
-                raise _wrong(place, "hyperhive.backend", '"claude" or "rehearsal"', value)
+                raise _wrong(place, "hyperhive.backend", _one_of(BACKENDS), value)
             return str(value), place
 
         return self._one(("hyperhive", "backend"), read)
@@ -345,6 +345,11 @@ def _checked(place: Place | None, check: Callable[[], str]) -> str:
 
 def _must_be_known(path: OptionPath, fault: Unknown) -> Fault:
     return Fault(fault.place, f"{'.'.join(path)} must be known here, but {fault.what}")
+
+
+def _one_of(names: Sequence[str]) -> str:
+    *others, last = (f'"{name}"' for name in names)
+    return f"{', '.join(others)} or {last}"
 
 
 def _wrong(place: Place | None, what: str, wanted: str, value: Value) -> Fault:

@@ -12,6 +12,7 @@ from hive_core.config import AgentLimits
 from hive_core.containers.base import System
 from hive_core.untrusted import write_file
 from hive_shared.agent_options import ExtraMcpServer
+from hive_shared.backends import BackendName
 from hive_shared.errors import HiveError
 from hive_shared.paths import HostPaths
 
@@ -49,7 +50,7 @@ class LocalSystem(BaseModel):
     packages: tuple[str, ...] = ()  # asked for, as their attributes in nixpkgs
     missing: tuple[str, ...] = ()  # of these: what this machine did not have when it was built
     model: str | None = None
-    backend: Literal["claude", "rehearsal"] | None = None
+    backend: BackendName | None = None
     extra_mcp_servers: dict[str, ExtraMcpServer] = {}
     allowed_tools: tuple[str, ...] | None = None
     bash_allow: tuple[str, ...] | None = None

@@ -104,6 +104,8 @@ in
         type = types.enum [
           "auto"
           "claude"
+          "codex"
+          "openai"
           "rehearsal"
         ];
         default = "auto";

@@ -37,6 +37,8 @@ in
 
   backend = setting (types.enum [
     "claude"
+    "codex"
+    "openai"
     "rehearsal"
   ]) "What thinks in agents without a backend of their own.";
   model = setting (own.text "name of a model" ".{1,128}") "Model of agents without a model of their own.";

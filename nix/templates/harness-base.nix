@@ -9,7 +9,8 @@
 let
   cfg = config.hyperhive;
   json = pkgs.formats.json { };
-  claude = if cfg.backend == null then cfg.hive.backend == "claude" else cfg.backend == "claude";
+  backend = if cfg.backend == null then cfg.hive.backend else cfg.backend;
+  claude = backend == "claude";
 
   # Where core binds what the harness works on (hive_shared/paths.py, ContainerPaths).
   binds = [
@@ -56,7 +57,7 @@ let
     // {
       HIVE_AGENT = cfg.name;
       HIVE_ROLE = cfg.role;
-      HIVE_BACKEND = if claude then "claude" else "rehearsal";
+      HIVE_BACKEND = backend;
       HIVE_MODEL = if cfg.model == null then cfg.hive.model else cfg.model;
       HOME = "/root";
       PYTHONUNBUFFERED = "1";

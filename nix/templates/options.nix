@@ -89,6 +89,8 @@ in
       type = types.nullOr (
         types.enum [
           "claude"
+          "codex"
+          "openai"
           "rehearsal"
         ]
       );
@@ -175,6 +177,8 @@ in
       backend = mkOption {
         type = types.enum [
           "claude"
+          "codex"
+          "openai"
           "rehearsal"
         ];
         default = "rehearsal";

@@ -25,6 +25,7 @@ STATE_FIELDS = {
         "backend",
         "backend_label",
         "is_model",
+        "capabilities",
         "model",
         "models",
         "badge",

@@ -234,7 +234,10 @@ def test_no_secret_in_git(bench: Bench) -> None:
     [
         ("hyperhive.model = 3;", 'hyperhive.model must be a model\'s name, such as "sonnet"; this is 3'),
         ('hyperhive.model = "a b";', 'this is "a b"'),
-        ('hyperhive.backend = "gpt";', 'hyperhive.backend must be "claude" or "rehearsal"; this is "gpt"'),
+        (
+            'hyperhive.backend = "gpt";',
+            'hyperhive.backend must be "claude", "codex", "openai" or "rehearsal"; this is "gpt"',
+        ),
         ("hyperhive = [ ];", "hyperhive must be a set; this is a list"),
         ('hyperhive.modle = "x";', "there is no option hyperhive.modle; there are allowedTools, backend"),
         ("hyperhive.limits.memory = 1;", "there is no option hyperhive.limits.memory; there are cpuQuota"),
