@@ -12,12 +12,14 @@ from hive_shared.agent_options import (
     ExtraMcpServer,
     builtin_tools,
     check_pattern,
+    check_permissions,
     check_servers,
     check_tool,
 )
 from hive_shared.errors import BadRequest
 from hive_shared.names import MANAGER, check_existing_name
 from hive_shared.paths import ContainerPaths
+from hive_shared.permissions import PermissionOptions
 
 Role = Literal["agent", "manager"]
 Tools = tuple[str, ...] | None
@@ -48,6 +50,7 @@ class HarnessConfig:
     extra_mcp: Mapping[str, ExtraMcpServer] = field(default_factory=dict)  # beside the hive's own server
     allowed_tools: Sequence[str] | None = None  # instead of the backend's usual tools
     bash_allow: Sequence[str] | None = None  # commands that Bash is narrowed to, such as `git *`
+    permissions: PermissionOptions | None = None  # None: what is allowed is allowed, the rest is denied
     environment: Mapping[str, str] = field(default_factory=dict)  # for the backend's programs
 
     @property
@@ -78,6 +81,7 @@ class HarnessConfig:
             extra_mcp=servers,
             allowed_tools=allowed,
             bash_allow=bash,
+            permissions=_permissions(env, servers),
             environment=_for_backend(env),
         )
 
@@ -106,6 +110,21 @@ def _tools(env: Mapping[str, str], servers: Collection[str]) -> tuple[Tools, Too
     except BadRequest as error:
         raise BadRequest(f"HIVE_BASH_ALLOW does not fit HIVE_ALLOWED_TOOLS: {error.message}") from None
     return allowed, bash
+
+
+def _permissions(env: Mapping[str, str], servers: Collection[str]) -> PermissionOptions | None:
+    """`HIVE_PERMISSIONS`: the policy as JSON."""
+    variable = "HIVE_PERMISSIONS"
+    if variable not in env:
+        return None
+    try:
+        options = PermissionOptions.model_validate_json(env[variable])
+        check_permissions(options, servers)
+    except ValidationError as error:
+        raise BadRequest(f"{variable} is wrong: {_first(error)}") from None
+    except BadRequest as error:
+        raise BadRequest(f"{variable} is wrong: {error.message}") from None
+    return options
 
 
 def _strings(env: Mapping[str, str], variable: str, check: Callable[[str], str]) -> Tools:

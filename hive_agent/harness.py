@@ -13,12 +13,14 @@ from dataclasses import asdict
 from typing import Any
 
 from hive_agent.backends.base import Backend, BackendConfig, LoginStage, Outcome, TurnResult
+from hive_agent.backends.tool_gate import ToolGate
 from hive_agent.boot import git_environment, write_boot_files
 from hive_agent.config import HarnessConfig
 from hive_agent.database import Database
 from hive_agent.history import History
 from hive_agent.inbox import Inbox
 from hive_agent.link import Link
+from hive_agent.permissions import Permissions
 from hive_agent.reporter import Reporter
 from hive_agent.session import CLAUDE_MODELS, Session
 from hive_agent.stats import TurnLog
@@ -35,6 +37,7 @@ from hive_shared.backends import BACKENDS
 from hive_shared.errors import BadRequest, Conflict, HiveError
 from hive_shared.events import EventKind
 from hive_shared.log_fields import ids
+from hive_shared.permissions import offered_tools
 from hive_shared.wire import RECV_WAIT_DEFAULT_SECONDS, Badge, Message
 
 log = logging.getLogger(__name__)
@@ -56,13 +59,16 @@ class Harness:
     def __init__(self, config: HarnessConfig, backend: Backend | None = None) -> None:
         self.config = config
         self.session = Session(config.paths.state, config.model)
-        self.backend = backend or make_backend(config, self.session.model)
         self._database = Database(config.paths.events_database)
         self.history = History(self._database)
         self.turns = TurnLog(self._database)
         self._totals = Totals(self._database)
         self.status = Status(self.turns.last())
         self._link = Link(config.paths.socket)
+        self._permissions = Permissions(
+            self._link, self.status, self._note, config.paths.state, config.permissions, named_tools(config)
+        )
+        self.backend = backend or make_backend(config, self.session.model, self._permissions)
         self._inbox = Inbox(self._link)
         self._submissions = Submissions(config.paths)
         self._toolbox = Toolbox(self._link, self._inbox, self._submissions, config.agent)
@@ -155,6 +161,7 @@ class Harness:
         self._refuse_during_a_turn()
         async with self._backend_free:
             await self.backend.new_session()
+            self._permissions.new_session()
         self._note("a new session: the conversation so far is forgotten")
         self.status.changed()
         return "the next turn starts a new session"
@@ -228,8 +235,10 @@ class Harness:
             unread = self._inbox.unread
             self.status.turn_began(message, unread)
             self._began(message, unread)
+            self._permissions.turn_began(message.id, redelivered=message.redelivered)
             result = await self._turn(message, unread)
             self._ended(message, result)
+        await self._permissions.turn_ended()
         await self._ack()
 
     async def _turn(self, message: Message, unread: int) -> TurnResult:
@@ -263,8 +272,8 @@ class Harness:
         end = {"ok": ok, "outcome": result.outcome.value, "note": result.note, "stats": stats.model_dump()}
         self.history.publish(EventKind.TURN_END, end)
         self.turns.record(stats)
-        self._turn_reporter.add(stats)
         self._totals.add(stats)
+        self._turn_reporter.add(stats)
         self.status.turn_ended(stats)
         told = ids(msg=self._inbox.in_turn or message.id)
         log.info("turn: message %d: %s %s", message.id, result.outcome.value, result.note, extra=told)
@@ -326,7 +335,23 @@ class Harness:
         self.history.publish(EventKind.NOTE, {"text": text})
 
 
-def backend_config(config: HarnessConfig, model: str) -> BackendConfig:
+def named_tools(config: HarnessConfig) -> tuple[str, ...]:
+    """What the configuration allows by its other options, where those are set."""
+    if config.allowed_tools is None and config.bash_allow is None:
+        return ()
+    builtin = builtin_tools(config.allowed_tools, config.bash_allow)
+    return (*builtin, *(rule for rule in config.allowed_tools or () if rule.startswith("mcp__")))
+
+
+def _builtin_tools(config: HarnessConfig) -> tuple[str, ...]:
+    """With a policy the tools are offered whole: it decides about each call."""
+    tools = builtin_tools(config.allowed_tools, config.bash_allow)
+    if config.permissions is None:
+        return tools
+    return offered_tools([*tools, *config.permissions.allow])
+
+
+def backend_config(config: HarnessConfig, model: str, gate: ToolGate | None = None) -> BackendConfig:
     """What any backend of this harness is told."""
     return BackendConfig(
         paths=config.paths,
@@ -334,16 +359,17 @@ def backend_config(config: HarnessConfig, model: str) -> BackendConfig:
         role=config.role,
         model=model,
         claude=config.claude,
-        builtin_tools=builtin_tools(config.allowed_tools, config.bash_allow),
+        builtin_tools=_builtin_tools(config),
+        gate=gate,
         mcp_tools=tuple(tool.name for tool in tools_for(config.role)),
         extra_mcp_tools=mcp_tools(config.allowed_tools, config.extra_mcp),
         environment={**git_environment(config.paths), **config.environment},
     )
 
 
-def make_backend(config: HarnessConfig, model: str) -> Backend:
+def make_backend(config: HarnessConfig, model: str, gate: ToolGate | None = None) -> Backend:
     """The backend that the configuration names; raises `BadRequest`."""
-    settings = backend_config(config, model)
+    settings = backend_config(config, model, gate)
     match config.backend:
         case "claude":
             from hive_agent.backends.claude import ClaudeBackend

@@ -10,6 +10,7 @@ from typing import Annotated, Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from hive_shared.errors import BadRequest
+from hive_shared.permissions import PermissionOptions
 
 MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@\[\]-]{0,127}\Z")
 VARIABLE_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
@@ -148,6 +149,12 @@ def mcp_tools(allowed: Sequence[str] | None, servers: Collection[str]) -> tuple[
     named = [rule for rule in allowed or () if rule.startswith("mcp__")]
     narrowed = {match[1] for rule in named if (match := _MCP_TOOL.match(rule))}
     return tuple(dict.fromkeys([*(f"mcp__{name}" for name in servers if name not in narrowed), *named]))
+
+
+def check_permissions(options: PermissionOptions, servers: Collection[str] = ()) -> None:
+    """The rules of `hyperhive.permissions`, which are written like those of `allowedTools`."""
+    for rule in (*options.allow, *options.deny):
+        check_tool(rule, servers)
 
 
 def check_servers(servers: Mapping[str, ExtraMcpServer]) -> None:

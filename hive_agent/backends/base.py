@@ -10,6 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
+from hive_agent.backends.tool_gate import ToolGate
 from hive_shared.agent_options import DEFAULT_TOOLS, HIVE_SERVER
 from hive_shared.errors import NotAvailable
 from hive_shared.events import TurnStats
@@ -124,6 +125,7 @@ class BackendConfig:
     idle_seconds: float = IDLE_SECONDS  # a warm process unused for that long is closed
     rss_max_bytes: int = RSS_MAX_BYTES  # of the process tree; above it the process is replaced after the turn
     environment: Mapping[str, str] = field(default_factory=dict)  # on top of the backend's own minimum
+    gate: ToolGate | None = None  # asked before every tool call, where there is one
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from hive_agent.backends.base import (
     TurnResult,
 )
 from hive_agent.backends.claude_conversation import Conversation
+from hive_agent.backends.claude_hooks import TOOL_HOOK
 from hive_agent.backends.claude_lines import note_line
 from hive_agent.backends.claude_outcome import Tally, Verdict
 from hive_agent.backends.claude_process import ClaudeProcess, ProcessEnded, ProtocolUnknown
@@ -280,7 +281,8 @@ class ClaudeBackend:
 
     async def _start_warm(self, turn: _Turn) -> ClaudeProcess:
         process = self._process = turn.process = await self._start_process(warm=True)
-        await process.ask("initialize", within_seconds=self._initialize_seconds)
+        hooks = {} if self._config.gate is None else {"hooks": TOOL_HOOK}
+        await process.ask("initialize", within_seconds=self._initialize_seconds, **hooks)
         return process
 
     async def _start_process(self, *, warm: bool) -> ClaudeProcess:
@@ -291,6 +293,7 @@ class ClaudeBackend:
             environment=environment,
             directory=config.paths.state,
             redactor=Redactor.of_environment(environment),
+            gate=config.gate,
         )
 
     def _warm_failed(self, turn: _Turn, error: Exception) -> None:

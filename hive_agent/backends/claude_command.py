@@ -49,7 +49,9 @@ def arguments(config: BackendConfig, model: str, session_flags: Sequence[str], *
     """The whole command. A warm process takes JSON lines, another one its one prompt as plain text."""
     paths, tools = config.paths, list(config.builtin_tools)
     own = [f"mcp__{MCP_SERVER}__{name}" for name in config.mcp_tools]
-    allowed = [*tools, *own, *config.extra_mcp_tools]
+    allowed, denied = [*tools, *config.extra_mcp_tools], list[str]()
+    if config.gate is not None:
+        allowed, denied = config.gate.command_rules(allowed, asks=warm)
     offered = dict.fromkeys(tool.partition("(")[0] for tool in tools)  # `Bash(git *)` offers Bash
     return [
         str(config.claude or "claude"),
@@ -64,7 +66,8 @@ def arguments(config: BackendConfig, model: str, session_flags: Sequence[str], *
         f"--mcp-config={paths.mcp_config}",
         "--strict-mcp-config",
         f"--tools={','.join(offered)}",
-        f"--allowedTools={','.join(allowed)}",
+        f"--allowedTools={','.join([*own, *allowed])}",
+        *((f"--disallowedTools={','.join(denied)}",) if denied else ()),
     ]
 
 

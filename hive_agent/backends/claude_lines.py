@@ -14,6 +14,9 @@ HEAD_BYTES = 200  # of a line that could not be kept
 HEAD_KEPT_BYTES = 4096  # so that no key that is cut in two is in the head
 NOTE_SUBTYPE = "hyperhive_note"
 
+_REQUEST_HEAD = re.compile(
+    rb'\s*\{\s*"type"\s*:\s*"control_request"\s*,\s*"request_id"\s*:\s*"([\w-]{1,64})"'
+)
 _RESULT_HEAD = re.compile(rb'\s*\{\s*"type"\s*:\s*"result"')
 
 
@@ -82,6 +85,12 @@ def parse(line: bytes) -> dict[str, Any]:
 
 def _too_long(head: bytes, dropped_bytes: int, max_bytes: int) -> dict[str, Any]:
     text = f"a line of more than {max(dropped_bytes, max_bytes)} bytes was left out: {_shown(head)}"
+    if (asked := _REQUEST_HEAD.match(head)) is not None:  # somebody waits for an answer
+        return {
+            "type": "control_request",
+            "request_id": asked[1].decode(),
+            "request": {"subtype": "too_long"},
+        }
     if _RESULT_HEAD.match(head):  # it still ends the turn
         return {"type": "result", "subtype": "error_during_execution", "is_error": True, "result": text}
     return note_line(text)

@@ -24,7 +24,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from hive_agent.backends import guard
+from hive_agent.backends.claude_hooks import ToolHooks, refusal
 from hive_agent.backends.claude_lines import LineSplitter
+from hive_agent.backends.tool_gate import ToolGate
 from hive_shared.errors import HiveError
 from hive_shared.redact import Redactor
 
@@ -55,8 +57,11 @@ class ProtocolUnknown(HiveError):
 class ClaudeProcess:
     """A running CLI. Made by `start`; used by one turn at a time; ended by `close` or `kill`."""
 
-    def __init__(self, process: asyncio.subprocess.Process, redactor: Redactor) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, redactor: Redactor, gate: ToolGate | None = None
+    ) -> None:
         self._process = process
+        self._hooks = ToolHooks(gate, self._respond) if gate is not None else None
         self._redactor = redactor
         self._numbers = itertools.count(1)
         self._answers: dict[str, asyncio.Future[dict[str, Any]]] = {}
@@ -71,7 +76,13 @@ class ClaudeProcess:
 
     @classmethod
     async def start(
-        cls, command: Sequence[str], *, environment: Mapping[str, str], directory: Path, redactor: Redactor
+        cls,
+        command: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        directory: Path,
+        redactor: Redactor,
+        gate: ToolGate | None = None,
     ) -> "ClaudeProcess":
         """Start the CLI under its guard. Raises `OSError` when not even that can be started."""
         process = await asyncio.create_subprocess_exec(
@@ -83,7 +94,7 @@ class ClaudeProcess:
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,
         )
-        return cls(process, redactor)
+        return cls(process, redactor, gate)
 
     @property
     def pid(self) -> int:
@@ -200,6 +211,8 @@ class ClaudeProcess:
     def _end_output(self) -> None:
         """Nothing comes any more: whoever waits is told so."""
         self._output_ended = True
+        if self._hooks is not None:
+            self._hooks.close()
         for answer in self._answers.values():
             if not answer.done():
                 answer.set_exception(ProcessEnded(self.why_ended()))
@@ -214,7 +227,11 @@ class ClaudeProcess:
                 self._answered(line.get("response"))
             case "control_request":
                 self._asked(line)
+            case "control_cancel_request" if self._hooks is not None:
+                self._hooks.cancel(str(line.get("request_id")))
             case _:
+                if self._hooks is not None:
+                    self._hooks.see(line)
                 if self._listener is not None:
                     await self._listener.put(line)
 
@@ -226,14 +243,27 @@ class ClaudeProcess:
             answer.set_result(response)
 
     def _asked(self, line: dict[str, Any]) -> None:
-        """The CLI asks: no hook, permission or dialogue is ours to grant; it must only not wait for us."""
-        request = line.get("request")
-        answer: dict[str, Any] = {"request_id": line.get("request_id")}
-        if isinstance(request, dict) and request.get("subtype") == "can_use_tool":
-            denial = {"behavior": "deny", "message": "This tool is not allowed for this agent."}
-            answer |= {"subtype": "success", "response": denial}
-        else:
-            answer |= {"subtype": "error", "error": "not supported by hyperhive"}
+        """The CLI asks: about a tool call, by our hook; no other hook or dialogue is ours to grant, but it
+        must not wait for us.
+        """
+        number, request = str(line.get("request_id")), line.get("request")
+        match request.get("subtype") if isinstance(request, dict) else None:
+            case "hook_callback" if self._hooks is not None:
+                self._hooks.asked(number, cast(dict[str, Any], request))
+            case "too_long":  # `claude_lines` left out what was asked
+                self._respond(number, refusal("These arguments are too long to be looked at."))
+            case "can_use_tool":
+                denial = {"behavior": "deny", "message": "This tool is not allowed for this agent."}
+                self._respond(number, denial)
+            case _:
+                self._answer(
+                    {"request_id": number, "subtype": "error", "error": "not supported by hyperhive"}
+                )
+
+    def _respond(self, number: str, response: Mapping[str, Any]) -> None:
+        self._answer({"request_id": number, "subtype": "success", "response": response})
+
+    def _answer(self, answer: Mapping[str, Any]) -> None:
         with contextlib.suppress(ProcessEnded):
             self._write_now({"type": "control_response", "response": answer})
 

@@ -136,6 +136,7 @@ def _built(options: Options, log: Log, machine: Machine) -> LocalSystem:
         extra_mcp_servers=servers,
         allowed_tools=allowed,
         bash_allow=bash,
+        permissions=options.permissions(list(servers)),
         limits=limits,
         not_honoured=tuple(others),
     )
@@ -179,6 +180,11 @@ def _tell_settings(system: LocalSystem, tools: Sequence[str], log: Log) -> None:
         log(f"MCP server {name}: {_shown(' '.join((server.command, *server.args)))}")
     if system.allowed_tools is not None or system.bash_allow is not None:
         log(f"tools: {_shown(', '.join(tools)) or 'none of its own'}")
+    if system.permissions is not None:
+        log(f"allowed without asking: {_shown(', '.join(system.permissions.allow)) or 'nothing'}")
+        log(f"denied: {_shown(', '.join(system.permissions.deny)) or 'nothing by itself'}")
+        rest = "the operator is asked" if system.permissions.default == "ask" else "is denied"
+        log(f"any other tool call: {rest}")
 
 
 def _tell_packages(programs: Programs, log: Log) -> None:

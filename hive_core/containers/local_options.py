@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, TypeVar
 
+from pydantic import ValidationError
+
 from hive_core.containers.local_system import LocalLimits
 from hive_core.nix_module.evaluate import STORE
 from hive_core.nix_module.modules import Configuration, Definition, OptionPath
@@ -19,6 +21,7 @@ from hive_core.nix_module.values import Fault, NixPath, Package, Thunk, Unknown,
 from hive_shared.agent_options import MODEL_NAME, ExtraMcpServer, check_pattern, check_tool, check_variable
 from hive_shared.backends import BACKENDS
 from hive_shared.errors import BadRequest
+from hive_shared.permissions import ASK_TIMEOUT_MAX_SECONDS, PermissionOptions
 
 HONOURED: Final = (
     "environment.variables",
@@ -29,6 +32,10 @@ HONOURED: Final = (
     "hyperhive.extraMcpServers",
     "hyperhive.allowedTools",
     "hyperhive.bashAllow",
+    "hyperhive.permissions.allow",
+    "hyperhive.permissions.deny",
+    "hyperhive.permissions.default",
+    "hyperhive.permissions.askTimeoutSeconds",
     "hyperhive.limits.memoryMax",
     "hyperhive.limits.tasksMax",
     "hyperhive.limits.cpuQuota",
@@ -64,7 +71,7 @@ class Options:
 
     def check_names(self) -> None:
         """Raises `Fault` for an option of ours that does not exist: a typing error must not go unnoticed."""
-        for around in ((), ("limits",)):
+        for around in ((), ("limits",), ("permissions",)):
             path = ("hyperhive", *around)
             known = {option.split(".")[len(path)] for option in HONOURED if option.startswith(".".join(path))}
             for name in self._names(path):
@@ -113,6 +120,27 @@ class Options:
 
     def allowed_tools(self, servers: Sequence[str]) -> tuple[str, ...] | None:
         return self._strings(("hyperhive", "allowedTools"), lambda rule: check_tool(rule, servers))
+
+    def permissions(self, servers: Sequence[str]) -> PermissionOptions | None:
+        """None unless one of its options is set: then there is a policy, with defaults for the others."""
+        path = ("hyperhive", "permissions")
+
+        def rules(name: str) -> tuple[str, ...] | None:
+            return self._strings((*path, name), lambda rule: check_tool(rule, servers))
+
+        set_ones = {
+            "allow": rules("allow"),
+            "deny": rules("deny"),
+            "default": self._one((*path, "default"), _ask_or_deny),
+            "ask_timeout_seconds": self._one((*path, "askTimeoutSeconds"), _timeout),
+        }
+        named = {name: value for name, value in set_ones.items() if value is not None}
+        if not named:
+            return None
+        try:
+            return PermissionOptions.model_validate(named)
+        except ValidationError as error:
+            raise Fault(self._place(path), f"hyperhive.permissions: {error.errors()[0]['msg']}") from None
 
     def packages(self) -> Programs:
         packages: dict[str, None] = {}
@@ -334,6 +362,20 @@ def _at_least(name: str, least: int) -> Callable[[Value, Place | None], int]:
         return value
 
     return read
+
+
+def _ask_or_deny(value: Value, place: Place | None) -> str:
+    if value not in ("ask", "deny"):
+        raise _wrong(place, "hyperhive.permissions.default", '"ask" or "deny"', value)
+    return str(value)
+
+
+def _timeout(value: Value, place: Place | None) -> int:
+    most = ASK_TIMEOUT_MAX_SECONDS
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        what = f"a whole number of seconds, at most {most}"
+        raise _wrong(place, "hyperhive.permissions.askTimeoutSeconds", what, value)
+    return value
 
 
 def _checked(place: Place | None, check: Callable[[], str]) -> str:

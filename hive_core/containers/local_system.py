@@ -15,6 +15,7 @@ from hive_shared.agent_options import ExtraMcpServer
 from hive_shared.backends import BackendName
 from hive_shared.errors import HiveError
 from hive_shared.paths import HostPaths
+from hive_shared.permissions import PermissionOptions
 
 SYSTEM_MAX_BYTES = 4 * 2**20
 
@@ -54,6 +55,7 @@ class LocalSystem(BaseModel):
     extra_mcp_servers: dict[str, ExtraMcpServer] = {}
     allowed_tools: tuple[str, ...] | None = None
     bash_allow: tuple[str, ...] | None = None
+    permissions: PermissionOptions | None = None
     limits: LocalLimits = LocalLimits()
     not_honoured: tuple[str, ...] = ()  # options that are set and mean nothing here
 

@@ -67,6 +67,7 @@ let
       HIVE_EXTRA_MCP = if cfg.extraMcpServers == { } then null else builtins.toJSON cfg.extraMcpServers;
       HIVE_ALLOWED_TOOLS = lib.mapNullable builtins.toJSON cfg.allowedTools;
       HIVE_BASH_ALLOW = lib.mapNullable builtins.toJSON cfg.bashAllow;
+      HIVE_PERMISSIONS = lib.mapNullable builtins.toJSON cfg.system.permissions;
     };
 
   # NixOS quotes the values of a unit's environment, and leaves systemd's specifiers (%h) as they are.

@@ -68,6 +68,17 @@ let
   wrongTools = lib.filter (rule: !(isTool rule || isMcpTool rule)) (
     if cfg.allowedTools == null then [ ] else cfg.allowedTools
   );
+  # Null unless something is set. The names are those of hive_shared.permissions.PermissionOptions.
+  permissions =
+    let
+      said = lib.filterAttrs (_: value: value != null) {
+        inherit (cfg.permissions) allow deny default;
+        ask_timeout_seconds = cfg.permissions.askTimeoutSeconds;
+      };
+    in
+    if said == { } then null else said;
+  rulesOf = name: if cfg.permissions.${name} == null then [ ] else cfg.permissions.${name};
+  wrongRules = lib.filter (rule: !(isTool rule || isMcpTool rule)) (rulesOf "allow" ++ rulesOf "deny");
   secrets = lib.concatMap (one: lib.filter isSecret (lib.attrNames one.env)) (
     lib.attrValues cfg.extraMcpServers
   );
@@ -117,6 +128,38 @@ in
       default = null;
       example = [ "git *" ];
       description = "Narrows Bash to commands of these patterns. Null: any command.";
+    };
+    permissions = {
+      allow = mkOption {
+        type = types.nullOr (types.listOf types.str);
+        default = null;
+        example = [
+          "Read"
+          "Bash(git *)"
+        ];
+        description = "Tool calls that need no question. With any option of `permissions` there is a policy; null in it: Glob, Grep, Read and TodoWrite.";
+      };
+      deny = mkOption {
+        type = types.nullOr (types.listOf types.str);
+        default = null;
+        example = [ "Bash(git push *)" ];
+        description = "Tool calls that are denied, whatever else allows them.";
+      };
+      default = mkOption {
+        type = types.nullOr (
+          types.enum [
+            "ask"
+            "deny"
+          ]
+        );
+        default = null;
+        description = "What becomes of any other tool call. Null in a policy: the operator is asked.";
+      };
+      askTimeoutSeconds = mkOption {
+        type = types.nullOr (types.ints.between 1 2592000);
+        default = null;
+        description = "Seconds after which a request that nobody has answered is denied. Null: it waits.";
+      };
     };
     limits = {
       memoryMax = mkOption {
@@ -215,6 +258,7 @@ in
       extra_mcp_servers = cfg.extraMcpServers;
       allowed_tools = cfg.allowedTools;
       bash_allow = cfg.bashAllow;
+      inherit permissions;
       limits = {
         memory_max_bytes = lib.mapNullable own.bytesOf cfg.limits.memoryMax;
         tasks_max = cfg.limits.tasksMax;
@@ -239,6 +283,10 @@ in
       {
         assertion = wrongTools == [ ];
         message = "hyperhive.allowedTools: ${lib.concatStringsSep ", " wrongTools}: there are ${lib.concatStringsSep ", " tools}, those with a pattern such as Bash(git *), and mcp__<server>__<tool> of declared servers.";
+      }
+      {
+        assertion = wrongRules == [ ];
+        message = "hyperhive.permissions: ${lib.concatStringsSep ", " wrongRules}: there are ${lib.concatStringsSep ", " tools}, those with a pattern such as Bash(git *), and mcp__<server>__<tool> of declared servers.";
       }
       {
         assertion = cfg.bashAllow == null || namesBash;

@@ -128,6 +128,26 @@ def figures(agent: str | None = None) -> wire.StatsReport:
     )
 
 
+PERMISSIONS = wire.PermissionList(
+    requests=[
+        wire.PermissionView(
+            id=5,
+            agent="alice",
+            tool="Bash",
+            input='{"command": "rm x\\nrm y \\u001b[2J"}',
+            cwd="/state",
+            reason="to tidy \x1b[2J",
+            message_id=4,
+            asked_at_ms=1,
+            rule="Bash(rm x)",
+        )
+    ],
+    rules=[
+        wire.PermissionRuleView(
+            id=2, agent="alice", decision="allow", rule="*", made_at_ms=1, made_by="operator"
+        )
+    ],
+)
 COMMIT, OLDER = "1a2b3c4d5e" * 4, "9f8e7d6c5b" * 4
 RAN = wire.Deployments(
     deployments=[
@@ -225,6 +245,33 @@ REQUESTS = [
     (["messages", "--limit", "9"], wire.Messages(limit=9), wire.MessageList(messages=[message(1, "hello")])),
     (["waiting"], wire.Waiting(), wire.WaitingList(entries=[LOGIN_WAITS], total=1)),
     (["dismiss", "3"], wire.Dismiss(approval_id=3), wire.Empty()),
+    (["permissions", "list"], wire.Permissions(), PERMISSIONS),
+    (
+        ["permissions", "allow", "5"],
+        wire.AnswerPermission(permission_id=5, scope=wire.PermissionScope.ONCE),
+        PERMISSIONS.requests[0],
+    ),
+    (
+        ["permissions", "allow", "5", "--always", "--rule", "Bash(rm *)"],
+        wire.AnswerPermission(permission_id=5, scope=wire.PermissionScope.ALWAYS, rule="Bash(rm *)"),
+        PERMISSIONS.requests[0],
+    ),
+    (
+        ["permissions", "deny", "5", "not today"],
+        wire.AnswerPermission(permission_id=5, message="not today"),
+        PERMISSIONS.requests[0],
+    ),
+    (
+        ["permissions", "rule", "alice", "Bash(rm *)", "--deny"],
+        wire.AddPermissionRule(name="alice", decision="deny", rule="Bash(rm *)"),
+        PERMISSIONS.rules[0],
+    ),
+    (
+        ["permissions", "bypass", "alice"],
+        wire.AddPermissionRule(name="alice", decision="allow", rule="*"),
+        PERMISSIONS.rules[0],
+    ),
+    (["permissions", "remove", "2"], wire.RemovePermissionRule(rule_id=2), PERMISSIONS.rules[0]),
     (
         ["notify", "test"],
         wire.NotifyTest(),
@@ -232,7 +279,6 @@ REQUESTS = [
     ),
     (["logs", "alice"], wire.Logs(name="alice"), wire.LogLines(lines=["one"])),
     (["logs", "alice", "-n", "5"], wire.Logs(name="alice", lines=5), wire.LogLines(lines=["one"])),
-    (["metrics"], wire.Metrics(), wire.MetricsText(text="hive_open_questions 0.0\n")),
     (["stats"], wire.Stats(since_seconds=86_400), figures()),
     (["stats", "--since", "all"], wire.Stats(), figures()),
     (
@@ -240,6 +286,7 @@ REQUESTS = [
         wire.Stats(agent="alice", since_seconds=7 * 86_400),
         figures("alice"),
     ),
+    (["metrics"], wire.Metrics(), wire.MetricsText(text="hive_open_questions 0.0\n")),
     (["sessions"], wire.Sessions(), wire.SessionList(sessions=[session()])),
     (["logout", "0a1b2c3d"], wire.EndSession(session_id="0a1b2c3d"), wire.LoggedOut(sessions=1)),
     (["logout-all"], wire.LogoutAll(), wire.LoggedOut(sessions=2)),

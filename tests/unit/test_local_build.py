@@ -13,6 +13,7 @@ from hive_core.containers.local_options import HONOURED
 from hive_core.containers.local_system import LocalLimits, LocalSystem, read_system, write_system
 from hive_shared.errors import HiveError
 from hive_shared.paths import HostPaths
+from hive_shared.permissions import PermissionOptions
 from tests.conftest import PROJECT
 
 
@@ -116,6 +117,16 @@ def test_a_realistic_configuration(bench: Bench) -> None:
         "programs.git.enable", "services.postgresql.enable", "services.postgresql.package",
         "networking.hostName",
     )  # fmt: skip
+
+
+def test_a_policy_has_defaults_once_any_of_it_is_set(bench: Bench) -> None:
+    system = bench.build('{ ... }: { hyperhive.permissions.deny = [ "Bash(rm *)" ]; }')
+    assert system.permissions == PermissionOptions(deny=("Bash(rm *)",))
+    assert system.permissions.default == "ask"
+    said = '{ default = "deny"; allow = [ "Read" ]; askTimeoutSeconds = 60; }'
+    system = bench.build(f"{{ ... }}: {{ hyperhive.permissions = {said}; }}")
+    assert system.permissions == PermissionOptions(allow=("Read",), default="deny", ask_timeout_seconds=60)
+    assert bench.build("{ ... }: { }").permissions is None
 
 
 def test_the_log_says_it_all_in_words(bench: Bench) -> None:
@@ -250,6 +261,10 @@ def test_no_secret_in_git(bench: Bench) -> None:
         ("hyperhive.allowedTools = [ 1 ];", "must be a string; this is 1"),
         ('hyperhive.allowedTools = [ "Rad" ];', "tool 'Rad' is not known"),
         ('hyperhive.bashAllow = [ "a,b" ];', "no commas or parentheses"),
+        ('hyperhive.permissions.allow = [ "*" ];', "tool '*' is not known"),
+        ('hyperhive.permissions.default = "allow";', 'must be "ask" or "deny"'),
+        ("hyperhive.permissions.askTimeoutSeconds = 0;", "a whole number of seconds"),
+        ("hyperhive.permissions.allowed = [ ];", "there is no option hyperhive.permissions.allowed"),
         ('hyperhive = { bashAllow = [ "a" ]; allowedTools = [ ]; };', "bashAllow narrows the tool Bash"),
         ("hyperhive.extraMcpServers = [ ];", "hyperhive.extraMcpServers must be a set; this is a list"),
         ("hyperhive.extraMcpServers.a = { };", "hyperhive.extraMcpServers.a.command is missing"),

@@ -1,0 +1,294 @@
+"""Decides about every tool call: by the configuration, by the operator's rules, or by asking the operator.
+
+A call that waits parks its turn. The request is core's and has a key of message and call, so when this
+process or core ends, the turn that comes again joins it.
+"""
+
+import json
+import logging
+import re
+import secrets
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from hive_agent.backends.base import MCP_SERVER
+from hive_agent.backends.tool_gate import ToolDecision
+from hive_agent.link import Link
+from hive_agent.status import Status
+from hive_shared.errors import HiveError
+from hive_shared.permissions import PermissionOptions, ToolCall, Verdict, decide, denies, key_of
+from hive_shared.wire import (
+    PERMISSION_INPUT_MAX_CHARACTERS,
+    TEXT_MAX_CHARACTERS,
+    TOOL_NAME_MAX_CHARACTERS,
+    AskPermission,
+    Badge,
+    ClosePermission,
+    GetPermissionRules,
+    PermissionRules,
+    PermissionView,
+)
+
+log = logging.getLogger(__name__)
+
+ASK_WAIT_SECONDS: Final = 120.0  # of one question to core; then it is asked again
+RULES_SECONDS: Final = 2.0  # for core to tell its rules; then those that it told last hold
+MARK_FILE: Final = "hyperhive-conversation.json"
+TEXT_KEPT_CHARACTERS: Final = 4000  # of one argument, where all of them are too long
+
+_OWN = f"mcp__{MCP_SERVER}__"
+_MARK = re.compile(r"[0-9a-f]{32}\Z")
+_FOR_A_COMMAND_LINE = re.compile(r"[A-Za-z0-9_-]+(?:\([^\x00-\x1f\x7f-\x9f,()]{1,200}\))?\Z")
+
+
+class Permissions:
+    """One agent's policy. A `ToolGate`."""
+
+    def __init__(
+        self,
+        link: Link,
+        status: Status,
+        note: Callable[[str], None],
+        state_dir: Path,
+        options: PermissionOptions | None,
+        allowed: Sequence[str],
+    ) -> None:
+        """`allowed` is what the configuration allows besides `options`."""
+        self._link = link
+        self._status = status
+        self._note = note
+        self._options = options
+        self._allowed = tuple(allowed)
+        self._mark = _Mark(state_dir)
+        self._rules = PermissionRules()
+        self._message_id: int | None = None
+        self._asked = False
+        self._waiting: list[str] = []  # what is waited for, for the badge
+
+    # --- turns ---
+
+    def turn_began(self, message_id: int, *, redelivered: bool) -> None:
+        """From now on calls belong to the turn of this message."""
+        self._message_id, self._asked = message_id, redelivered  # an earlier process may have asked
+
+    async def turn_ended(self) -> None:
+        """What was decided for this turn is over, and nobody waits any more."""
+        message_id, self._message_id = self._message_id, None
+        if message_id is None or not self._asked:
+            return
+        try:
+            await self._link.call(ClosePermission(message_id=message_id))
+        except HiveError as error:
+            log.warning("close_permission: %s", error.message)
+
+    def new_session(self) -> None:
+        """What was allowed for the conversation ends with it."""
+        self._mark.renew()
+
+    # --- the gate ---
+
+    async def check(self, call: ToolCall, said: str) -> ToolDecision | None:
+        """See `ToolGate`."""
+        if call.tool.startswith(_OWN):
+            return None
+        rules = await self._current_rules()
+        match self._verdict(call, rules):
+            case None:
+                return None
+            case Verdict.ALLOW:
+                return ToolDecision(allowed=True)
+            case Verdict.DENY:
+                return ToolDecision(allowed=False, message=self._refusal(call, rules))
+            case Verdict.ASK:
+                return await self._ask(call, said)
+
+    def command_rules(self, allowed: Sequence[str], *, asks: bool) -> tuple[list[str], list[str]]:
+        """See `ToolGate`."""
+        if asks:
+            return (list(allowed) if self._options is None else []), []
+        before = list(allowed) if self._options is None else [*self._options.allow, *self._allowed]
+        denied = [*(self._options.deny if self._options else ()), *self._rules.deny]
+        # What cannot be said on a command line is not allowed, or denied with its whole tool.
+        may = [rule for rule in (*before, *self._rules.allow) if _FOR_A_COMMAND_LINE.match(rule)]
+        may_not = [rule if _FOR_A_COMMAND_LINE.match(rule) else rule.partition("(")[0] for rule in denied]
+        return may, [rule for rule in may_not if rule != "*"]
+
+    def _verdict(self, call: ToolCall, rules: PermissionRules) -> Verdict | None:
+        """None where nothing is said of the call, and no policy is configured."""
+        options = self._options
+        if options is None:
+            verdict = decide(call, allow=rules.allow, deny=rules.deny, default=Verdict.ASK)
+            return None if verdict is Verdict.ASK else verdict
+        return decide(
+            call,
+            allow=(*options.allow, *self._allowed, *rules.allow),
+            deny=(*options.deny, *rules.deny),
+            default=Verdict(options.default),
+        )
+
+    def _refusal(self, call: ToolCall, rules: PermissionRules) -> str:
+        by = [
+            rule
+            for rule in (*(self._options.deny if self._options else ()), *rules.deny)
+            if _says_no(rule, call)
+        ]
+        why = f": the rule {by[0]} denies it" if by else ""
+        return (
+            f"This call of {call.tool} is not allowed for this agent{why}. Find another way, or do without."
+        )
+
+    async def _current_rules(self) -> PermissionRules:
+        """As core has them now; while it is away, as it had them last."""
+        if self._link.connected:
+            try:
+                asking = GetPermissionRules(session=self._mark.value)
+                self._rules = await self._link.call(asking, patience_seconds=RULES_SECONDS)
+            except HiveError as error:
+                log.warning("permission_rules: %s", error.message)
+        return self._rules
+
+    # --- asking ---
+
+    async def _ask(self, call: ToolCall, said: str) -> ToolDecision:
+        if self._message_id is None:
+            return ToolDecision(allowed=False, message="Nothing can be asked for outside of a turn.")
+        self._asked = True
+        request = self._request(call, said, self._message_id)
+        with _Parked(self._status, self._waiting, f"{call.tool}: {call.subject or request.input}"):
+            self._note(f"waits for the operator: may it use {call.tool}?")
+            try:
+                view = await self._link.call(request)
+                while not view.closed:
+                    view = await self._link.call(request)
+            except HiveError as error:
+                return ToolDecision(allowed=False, message=f"This could not be asked for: {error.message}")
+        self._note(f"{call.tool}: {_told(view)}")
+        if view.closed != "allowed":
+            return ToolDecision(allowed=False, message=_refused(view))
+        await self._used(view)
+        return ToolDecision(allowed=True)
+
+    def _request(self, call: ToolCall, said: str, message_id: int) -> AskPermission:
+        shown, truncated = _shortened(call.input)
+        described = call.input.get("description")
+        reason = described if isinstance(described, str) and described else said
+        return AskPermission(
+            key=key_of(message_id, call),
+            session=self._mark.value,
+            message_id=message_id,
+            tool=_text(call.tool, TOOL_NAME_MAX_CHARACTERS) or "?",
+            input=shown,
+            truncated=truncated,
+            cwd=_text(call.cwd, TEXT_MAX_CHARACTERS),
+            reason=_text(reason, TEXT_MAX_CHARACTERS),
+            ttl_seconds=self._options.ask_timeout_seconds if self._options else None,
+            wait_seconds=ASK_WAIT_SECONDS,
+        )
+
+    async def _used(self, view: PermissionView) -> None:
+        """The same call, once more, is another one to ask for."""
+        try:
+            await self._link.call(ClosePermission(permission_id=view.id))
+        except HiveError as error:
+            log.warning("close_permission: %s", error.message)
+
+
+class _Parked:
+    """While something waits, the badge says so; several can wait at a time."""
+
+    def __init__(self, status: Status, waiting: list[str], what: str) -> None:
+        self._status, self._waiting, self._what = status, waiting, what
+
+    def __enter__(self) -> None:
+        self._waiting.append(self._what)
+        self._show()
+
+    def __exit__(self, *_: object) -> None:
+        self._waiting.remove(self._what)
+        self._show()
+
+    def _show(self) -> None:
+        if self._waiting:
+            self._status.show(Badge.WAITING_FOR_YOU, self._waiting[0])
+        elif self._status.turn is not None:
+            self._status.show(Badge.THINKING)
+
+
+class _Mark:
+    """What tells one conversation of this agent from the next, kept in its state."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._file = state_dir / MARK_FILE
+        self.value = self._load() or self.renew()
+
+    def renew(self) -> str:
+        self.value = secrets.token_hex(16)
+        fresh = self._file.with_suffix(".new")
+        try:
+            fresh.write_text(json.dumps({"mark": self.value}))
+            fresh.replace(self._file)
+        except OSError as error:
+            log.warning("%s: %s; what is allowed for the session ends with this process", self._file, error)
+        return self.value
+
+    def _load(self) -> str | None:
+        try:
+            mark = json.loads(self._file.read_text())["mark"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return mark if isinstance(mark, str) and _MARK.match(mark) else None
+
+
+def _says_no(rule: str, call: ToolCall) -> bool:
+    try:
+        return denies(rule, call)
+    except HiveError:
+        return False
+
+
+def _refused(view: PermissionView) -> str:
+    match view.closed:
+        case "expired":
+            return view.message
+        case "denied":
+            return (
+                f"The operator denied this: {view.message}" if view.message else "The operator denied this."
+            )
+    return "This request was withdrawn."
+
+
+def _told(view: PermissionView) -> str:
+    if view.closed == "allowed":
+        return f"allowed ({view.scope})" if view.scope else "allowed by a rule"
+    return f"{view.closed}: {view.message}" if view.message else view.closed
+
+
+def _shortened(arguments: Any) -> tuple[str, bool]:
+    """As JSON for core, and whether that had to be cut."""
+    whole = _json(arguments)
+    if len(whole) <= PERMISSION_INPUT_MAX_CHARACTERS:
+        return whole, False
+    cut = {
+        str(name)[:100]: value if len(_json(value)) <= TEXT_KEPT_CHARACTERS else _cut(value)
+        for name, value in list(arguments.items())[:20]
+    }
+    shown = _json(cut)
+    while len(shown) > PERMISSION_INPUT_MAX_CHARACTERS:  # each turn leaves one out
+        cut.popitem()
+        shown = _json(cut)
+    return shown, True
+
+
+def _cut(value: Any) -> str:
+    text = value if isinstance(value, str) else _json(value)
+    kept = text[: TEXT_KEPT_CHARACTERS // 2]
+    return f"{kept}\n… ({len(text) - len(kept)} more characters)"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str).encode("utf-8", "replace").decode()
+
+
+def _text(text: str, most: int) -> str:
+    return text.encode("utf-8", "replace").decode()[:most]
