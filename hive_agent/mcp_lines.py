@@ -15,9 +15,9 @@ from mcp.shared.message import SessionMessage
 from mcp_types import jsonrpc_message_adapter
 from pydantic import ValidationError
 
-log = logging.getLogger(__name__)
+from hive_agent.mcp_limits import LINE_MAX_BYTES as LINE_MAX_BYTES
 
-LINE_MAX_BYTES = 4 * 1024 * 1024  # a 256 KiB body, escaped as badly as JSON allows, fits
+log = logging.getLogger(__name__)
 
 Incoming = MemoryObjectReceiveStream[SessionMessage | Exception]
 Outgoing = MemoryObjectSendStream[SessionMessage]

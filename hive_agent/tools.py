@@ -10,25 +10,20 @@ import logging
 import secrets
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import mcp_types as types
-from mcp.server.context import ServerRequestContext
-from mcp.server.lowlevel import Server
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hive_agent.backends.base import MCP_SERVER
 from hive_agent.inbox import Inbox
 from hive_agent.link import Link
-from hive_agent.mcp_lines import LINE_MAX_BYTES, message_streams
+from hive_agent.mcp_limits import LINE_MAX_BYTES
 from hive_agent.submit import Packed, Submissions, visible
 from hive_agent.wake import describe_all, framed
-from hive_shared import __version__
 from hive_shared.errors import BadRequest, Conflict, ErrorCode, HiveError
 from hive_shared.log_fields import ids
 from hive_shared.sockets import listen
@@ -70,6 +65,7 @@ RESULT_MAX_CHARACTERS = 60_000  # of logs and the like; messages are never cut
 SHORT_SHA_CHARACTERS = 12
 FLAGS_SHOWN = 20
 
+Serve = Callable[..., Coroutine[Any, Any, None]]
 R = TypeVar("R", bound=Model)
 
 # What came of the tool call that is under way, as fields of its log line.
@@ -353,12 +349,6 @@ class Tool:
             field.pop("title", None)
         return {"type": "object", "properties": {}} | schema
 
-    def described(self) -> types.Tool:
-        hints = types.ToolAnnotations(read_only_hint=self.reads_only, open_world_hint=False)
-        return types.Tool(
-            name=self.name, description=self.description, input_schema=self.schema, annotations=hints
-        )
-
 
 TOOLS = (
     Tool(
@@ -477,9 +467,6 @@ class ToolServer:
         self._listener: socket.socket | None = None
         self._server: asyncio.Server | None = None
         self._sessions: set[asyncio.Task[None]] = set()
-        self.mcp: Server[Any] = Server(
-            MCP_SERVER, version=__version__, on_list_tools=self._list, on_call_tool=self._call
-        )
 
     async def start(self) -> None:
         self._listener = listen(self._path, mode=0o600)
@@ -510,35 +497,28 @@ class ToolServer:
             log.error("mcp: a session broke: %s", error, exc_info=error)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        async with message_streams(reader, writer) as (incoming, outgoing):
-            await self.mcp.run(incoming, outgoing, self.mcp.create_initialization_options())
+        serve = await asyncio.to_thread(_load_sdk)
+        await serve(list(self._tools.values()), self._logged, reader, writer)
 
-    async def _list(
-        self, _: ServerRequestContext[Any], __: types.PaginatedRequestParams | None
-    ) -> types.ListToolsResult:
-        return types.ListToolsResult(tools=[tool.described() for tool in self._tools.values()])
-
-    async def _call(
-        self, _: ServerRequestContext[Any], params: types.CallToolRequestParams
-    ) -> types.CallToolResult:
+    async def _logged(self, name: str, arguments: dict[str, Any]) -> tuple[str, bool]:
         began = time.monotonic()
         made: dict[str, list[int]] = {}
         token = _made.set(made)
         try:
-            text, failed = await self.call(params.name, params.arguments or {})
+            text, failed = await self.call(name, arguments)
         finally:
             _made.reset(token)
         elapsed_ms = (time.monotonic() - began) * 1000
         log.info(
             "tool %s(%s) %s in %.0f ms: %s",
-            params.name,
-            _told(params.arguments or {}),
+            name,
+            _told(arguments),
             "refused" if failed else "done",
             elapsed_ms,
             text.splitlines()[0][:160] if text else "",
             extra=ids(msg=self._toolbox.messages_in_turn, **made),
         )
-        return types.CallToolResult(content=[types.TextContent(type="text", text=text)], is_error=failed)
+        return text, failed
 
     async def call(self, name: str, arguments: dict[str, Any]) -> tuple[str, bool]:
         """The text for the model, and whether it tells of a failure."""
@@ -555,6 +535,13 @@ class ToolServer:
         except Exception:
             log.exception("tool %s failed", name)
             return f"{name} failed inside the harness; its log has the details. Tell the operator.", True
+
+
+def _load_sdk() -> Serve:
+    """Imported with the first session only: an agent that has had no turn yet does without its memory."""
+    from hive_agent.mcp_server import serve
+
+    return serve
 
 
 def _noted(answer: R) -> R:
