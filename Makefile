@@ -33,8 +33,9 @@ codex: $(CODEX) ## optional: install the Codex CLI from npm under this directory
 
 js: $(JS_STAMP) ## optional: install what checks the pages' JavaScript from npm; `make test` then does
 
-bench: $(BENCH_STAMP) ## the broker beside Redis, NATS, PostgreSQL and a SQLite queue, as far as they are here
-	@$(BIN)/python tests/benchmarks/bench_peers.py $(BENCH_FLAGS)
+bench: $(BENCH_STAMP) ## every benchmark, one table with goals; then the broker beside Redis, NATS and others
+	@$(BIN)/python tests/benchmarks/run.py $(BENCH_FLAGS)
+	@$(BIN)/python tests/benchmarks/bench_peers.py $(PEER_FLAGS)
 
 screenshots: $(DEV_STAMP) ## every page and state, desktop and phone, into build/screenshots (needs chromium)
 	@$(BIN)/python -m tests.browser.screenshots $(SCREENSHOT_FLAGS)
