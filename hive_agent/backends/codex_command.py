@@ -80,10 +80,16 @@ def environment(config: BackendConfig) -> dict[str, str]:
 
 
 def unenforceable(config: BackendConfig) -> str:
-    """Why this agent's rules cannot be kept here, or nothing: Codex knows tools, but no patterns."""
-    narrowed = [rule for rule in config.builtin_tools if "(" in rule]
-    if narrowed:
-        return f"Codex cannot keep to {', '.join(narrowed)}; use another backend, or allow or leave out Bash"
+    """Why this agent's rules cannot be kept here, or nothing: Codex knows neither patterns nor questions."""
+    kept: Sequence[str] = config.builtin_tools
+    denied: Sequence[str] = ()
+    if config.gate is not None:
+        kept, denied = config.gate.command_rules(config.builtin_tools, asks=False)
+    rules = (*config.builtin_tools, *kept)
+    narrowed = [rule for rule in rules if "(" in rule and rule.partition("(")[0] not in kept]
+    asked_for = [tool for tool in config.builtin_tools if tool == "Bash" and tool not in kept]
+    if named := ", ".join(dict.fromkeys([*narrowed, *denied, *asked_for])):
+        return f"Codex cannot keep to the rules for {named[:200]}; use another backend"
     return ""
 
 

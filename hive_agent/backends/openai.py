@@ -35,7 +35,7 @@ from hive_agent.backends.claude_lines import note_line
 from hive_agent.backends.claude_outcome import Tally, Verdict
 from hive_agent.backends.openai_api import Answer, ApiFailure, Call, ChatApi
 from hive_agent.backends.openai_conversation import INTERRUPTED, Conversation, Message
-from hive_agent.backends.openai_policy import AllowList, Policy
+from hive_agent.backends.openai_policy import AllowList, Gated, Policy
 from hive_agent.backends.openai_servers import ServerTool, connected
 from hive_agent.backends.openai_tools import BUILTINS, Builtins, ToolError
 from hive_agent.session import check_model
@@ -113,7 +113,7 @@ class OpenAIBackend:
         self._config = config
         self._model = config.model
         self._allowed = AllowList(config)
-        self._policy: Policy = policy or self._allowed
+        self._policy: Policy = policy or _policy(config, self._allowed)
         self._steps_max = steps_max
         self._login = KeyLogin(config)
         self._conversation = Conversation(config.paths.claude)
@@ -190,6 +190,10 @@ class OpenAIBackend:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
             self._running = None
+
+
+def _policy(config: BackendConfig, allowed: AllowList) -> Policy:
+    return allowed if config.gate is None else Gated(config.gate, allowed, config.paths.state)
 
 
 def _verdict(running: asyncio.Task[Verdict]) -> Verdict:
@@ -311,7 +315,7 @@ class _Turn:
         if name not in BUILTINS and name not in self._tools:
             known = ", ".join([*BUILTINS, *self._tools])
             return f"There is no tool {name[:80]!r}; there are {known}.", True
-        decision = await self._backend._policy.decide(name, arguments)
+        decision = await self._backend._policy.decide(name, arguments, self._said)
         if not decision.allowed:
             return decision.message, True
         if name in self._tools:

@@ -1,39 +1,49 @@
 """Whether a tool call of the `openai` backend may run: the seam between its loop and an agent's policy.
 
 The loop asks `decide` before every call and shows a refusal to the model. `AllowList` knows what `agent.nix`
-says; whoever asks a person implements the same method and may take its time.
+allows; `Gated` asks the agent's gate first, which knows the operator's rules and may ask a person.
 
 This guides an agent. The boundary is its container: a command that is allowed may do whatever Bash can.
 """
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Protocol
 
 from hive_agent.backends.base import MCP_SERVER, BackendConfig
+from hive_agent.backends.tool_gate import ToolDecision, ToolGate
+from hive_shared.permissions import ToolCall
 
 # With a pattern, a command is one simple command: what follows any of these would not have been looked at.
 SHELL_SYNTAX = frozenset(";&|<>`$()\n\r")
 
 
-@dataclass(frozen=True)
-class Decision:
-    """Whether the call runs; `message` is what the model reads when it does not."""
-
-    allowed: bool
-    message: str = ""
-
-
-ALLOWED = Decision(allowed=True)
+ALLOWED = ToolDecision(allowed=True)
 
 
 class Policy(Protocol):
     """Decides about one call at a time. Cancelling it (an interrupted turn) must be harmless."""
 
-    async def decide(self, tool: str, arguments: Mapping[str, Any]) -> Decision: ...
+    async def decide(self, tool: str, arguments: Mapping[str, Any], said: str) -> ToolDecision:
+        """`said` is what the model wrote last, its reason perhaps."""
+        ...
+
+
+class Gated:
+    """The gate's answer, and the list's where the gate has none."""
+
+    def __init__(self, gate: ToolGate, otherwise: Policy, directory: Path) -> None:
+        self._gate = gate
+        self._otherwise = otherwise
+        self._directory = directory
+
+    async def decide(self, tool: str, arguments: Mapping[str, Any], said: str) -> ToolDecision:
+        decided = await self._gate.check(ToolCall(tool, arguments, str(self._directory)), said)
+        if decided is None:
+            return await self._otherwise.decide(tool, arguments, said)
+        return decided
 
 
 class AllowList:
@@ -48,15 +58,15 @@ class AllowList:
         """Whether some call of `tool` could be allowed."""
         return self._rule_for(tool) is not None
 
-    async def decide(self, tool: str, arguments: Mapping[str, Any]) -> Decision:
+    async def decide(self, tool: str, arguments: Mapping[str, Any], said: str) -> ToolDecision:
         patterns = self._rule_for(tool)
         if patterns is None:
-            return Decision(allowed=False, message=f"The tool {tool} is not allowed for this agent.")
+            return ToolDecision(allowed=False, message=f"The tool {tool} is not allowed for this agent.")
         if not patterns or any(self._fits(tool, pattern, arguments) for pattern in patterns):
             return ALLOWED
         rules = ", ".join(f"{tool}({pattern})" for pattern in patterns)
         why = " Each must be one plain command, without ; & | < > $ ` or parentheses." * (tool == "Bash")
-        return Decision(allowed=False, message=f"This agent is only allowed {rules}.{why}")
+        return ToolDecision(allowed=False, message=f"This agent is only allowed {rules}.{why}")
 
     def _rule_for(self, tool: str) -> list[str] | None:
         if tool in self._patterns:

@@ -15,7 +15,9 @@ from hive_agent.backends import openai_api
 from hive_agent.backends.base import Outcome
 from hive_agent.backends.openai import OpenAIBackend
 from hive_agent.backends.openai_conversation import FILE_NAME, INTERRUPTED
-from hive_agent.backends.openai_policy import Decision
+from hive_agent.backends.openai_policy import AllowList, Gated
+from hive_agent.backends.tool_gate import ToolDecision
+from hive_shared.permissions import ToolCall
 from tests.support.chat_api import Called, ChatStandIn, Hang, Raw, Refused, Said, Script, stream
 from tests.support.claude import AgentFiles, play, running
 
@@ -148,16 +150,42 @@ async def test_the_policy_is_asked_before_every_call_and_its_words_are_told(agen
     asked = []
 
     class Careful:
-        async def decide(self, tool: str, arguments: dict[str, Any]) -> Decision:
-            asked.append((tool, dict(arguments)))
-            return Decision(allowed=tool != "Bash", message="Ask before you run anything.")
+        async def decide(self, tool: str, arguments: dict[str, Any], said: str) -> ToolDecision:
+            asked.append((tool, dict(arguments), said))
+            return ToolDecision(allowed=tool != "Bash", message="Ask before you run anything.")
 
     steps = [Called("Bash", {"command": "touch done"}), SEND]
-    alice = await agent([Said(calls=steps), Said("I see.")], {"policy": Careful()})
+    alice = await agent([Said("I try.", steps), Said("I see.")], {"policy": Careful()})
     await alice.turn()
-    assert asked == [("Bash", {"command": "touch done"}), (SEND.name, SEND.arguments)]
+    assert asked == [("Bash", {"command": "touch done"}, "I try."), (SEND.name, SEND.arguments, "I try.")]
     assert alice.results == ["Ask before you run anything.", "sent"]
     assert not (alice.files.paths.state / "done").exists()
+
+
+async def test_the_gate_of_all_backends_is_asked_first_and_the_list_where_it_has_no_answer(
+    agent: Any,
+) -> None:
+    seen = []
+
+    class Gate:
+        async def check(self, call: ToolCall, said: str) -> ToolDecision | None:
+            seen.append((call.tool, call.subject, call.cwd))
+            return {
+                "date": ToolDecision(allowed=True),
+                "touch done": ToolDecision(allowed=False, message="The operator said no."),
+            }.get(call.subject or "")
+
+    commands = [Called("Bash", {"command": command}) for command in ("date", "touch done", "uptime")]
+    alice = await agent([Said(calls=commands), Said("I see.")], builtin_tools=["Bash(git *)"])
+    state = alice.files.paths.state
+    allowed = AllowList(alice.backend._config)
+    alice.backend._policy = Gated(Gate(), allowed, state)
+    await alice.turn()
+    assert seen == [("Bash", command, str(state)) for command in ("date", "touch done", "uptime")]
+    ran, refused, unknown = alice.results
+    assert ran.strip()
+    assert refused == "The operator said no."
+    assert unknown.startswith("This agent is only allowed Bash(git *).")
 
 
 @pytest.mark.parametrize(

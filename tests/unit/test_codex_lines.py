@@ -3,15 +3,19 @@
 import json
 import time
 import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hive_agent.backends.base import Outcome
-from hive_agent.backends.codex_command import toml
+from hive_agent.backends.base import BackendConfig, Outcome
+from hive_agent.backends.codex_command import toml, unenforceable
 from hive_agent.backends.codex_lines import Reading, failure
+from hive_shared.paths import ContainerPaths
+from hive_shared.permissions import ToolCall
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -79,6 +83,38 @@ def test_usage_of_any_shape_is_counted_as_far_as_it_goes(usage: Any) -> None:
     reading.lines({"type": "turn.completed", "usage": usage})
     reading.lines({"type": "turn.completed", "usage": {"input_tokens": usage, "output_tokens": usage}})
     assert all(value >= 0 for value in reading.usage().values())
+
+
+@dataclass
+class Gate:
+    """Rules as the agent's gate tells them to a program."""
+
+    allow: Sequence[str]
+    deny: Sequence[str] = ()
+
+    async def check(self, call: ToolCall, said: str) -> None: ...
+
+    def command_rules(self, allowed: Sequence[str], *, asks: bool) -> tuple[list[str], list[str]]:
+        assert not asks
+        return list(self.allow), list(self.deny)
+
+
+@pytest.mark.parametrize(
+    ("tools", "gate", "named"),
+    [
+        (["Bash", "Read"], None, ""),
+        (["Bash"], Gate(["Bash", "Bash(curl *)"]), ""),
+        (["Read"], Gate(["Read"]), ""),
+        (["Bash(git *)"], None, "Bash(git *)"),
+        (["Bash"], Gate(["Bash"], ["Bash(rm *)"]), "Bash(rm *)"),
+        (["Bash", "Read"], Gate(["Read"]), "Bash"),
+    ],
+)
+def test_rules_that_cannot_be_kept_are_named(tools: list[str], gate: Gate | None, named: str) -> None:
+    config = BackendConfig(ContainerPaths(), "alice", "agent", "m", builtin_tools=tools, gate=gate)
+    why = unenforceable(config)
+    assert bool(why) is bool(named)
+    assert named in why
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
