@@ -13,6 +13,7 @@ const BADGES = {
   compacting: { glyph: "🗜", words: "compacting", tone: "busy" },
   rate_limited: { glyph: "⏳", words: "waiting for limit", tone: "warn" },
   needs_login: { glyph: "🔑", words: "needs login", tone: "warn" },
+  waiting_for_you: { glyph: "✋", words: "waiting for you", tone: "warn" },
 };
 
 /** @type {Record<string, Told>} */

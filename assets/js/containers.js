@@ -125,6 +125,15 @@ function badges(agent) {
     running &&
       report.badge === "needs_login" &&
       h("a", { class: "chip warn", "data-key": "login", href: agentPath(agent) }, "log it in →"),
+    running &&
+      report.badge === "waiting_for_you" &&
+      h("a", { class: "chip warn", "data-key": "permission", href: "#permissions" }, "waiting for you →"),
+    agent.bypass &&
+      h(
+        "span",
+        { class: "chip bad", "data-key": "bypass", title: "You let it use every tool without asking" },
+        "bypass",
+      ),
     agent.needs_update && h("span", { class: "chip warn", "data-key": "update" }, "needs update"),
     agent.isolation !== "" &&
       !isIsolated(agent.isolation) &&

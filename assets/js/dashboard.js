@@ -18,6 +18,7 @@ import { takeKeys } from "./keyboard.js";
 import { announce, toast } from "./notices.js";
 import { showOutage, takeOutage } from "./outage.js";
 import { refreshPanel, refreshSessions, takePanel } from "./panel.js";
+import { renderPermissions } from "./permissions.js";
 import { closedWithout, renderQuestions } from "./questions.js";
 import { takeBell, tellNew } from "./notify.js";
 import { takeCopying } from "./sha.js";
@@ -46,6 +47,7 @@ const RENDER = {
   },
   tombstones: renderTombstones,
   questions: renderQuestions,
+  permissions: renderPermissions,
   inbox: renderInbox,
   approvals: (now) => {
     renderApprovals(now);
@@ -130,6 +132,7 @@ function pulseBanner() {
 function tell(kind, data) {
   if (kind === "message" && data.to === "operator") announce(`${data.sender} writes: ${shorten(data.body, 160)}`);
   if (kind === "question" && isOpen(data)) announce(`${data.asker} asks: ${data.question}`);
+  if (kind === "permission" && !data.closed) announce(`${data.agent} asks to use ${data.tool}`);
   if (kind === "approval" && data.status === "pending") announce(`Approval ${data.id} waits: ${data.agent}`);
   if (kind === "approval" && isResolved(data)) tellOutcome(data);
   if (kind === "question" && closedWithout(data)) toast(closedWithout(data));

@@ -12,7 +12,7 @@ const ACTIVITY_MAX = 200;
 
 export const UNRESOLVED = new Set(["pending", "approved", "building"]);
 
-/** @typedef {"waiting"|"hive"|"agents"|"tombstones"|"approvals"|"questions"|"inbox"|"messages"|"activity"} Part */
+/** @typedef {"waiting"|"hive"|"agents"|"tombstones"|"approvals"|"questions"|"permissions"|"inbox"|"messages"|"activity"} Part */
 
 /** Which parts an event of a kind changes. @type {Record<string, Part[]>} */
 const TOUCHES = {
@@ -22,6 +22,7 @@ const TOUCHES = {
   tombstones: ["tombstones"],
   approval: ["approvals"],
   question: ["questions"],
+  permission: ["permissions"],
   hive: ["hive"],
   waiting: ["waiting"],
   activity: ["activity"],
@@ -38,6 +39,7 @@ export class HiveState {
     this.tombstones = snapshot.tombstones;
     this.approvals = snapshot.approvals;
     this.questions = snapshot.questions;
+    this.permissions = snapshot.permissions ?? [];
     this.inbox = newestFirst(snapshot.inbox).slice(0, INBOX_MAX);
     this.messages = newestFirst(snapshot.messages);
     /** Newest first. @type {AuditEntry[]} */
@@ -74,6 +76,9 @@ export class HiveState {
         break;
       case "question":
         this.questions = upsert(this.questions, data, "id").filter(isOpen);
+        break;
+      case "permission":
+        this.permissions = upsert(this.permissions, data, "id").filter((each) => !each.closed);
         break;
       case "activity":
         if (this.activity[0]?.id >= data.id) return [];

@@ -5,7 +5,7 @@
  * @typedef {{id: number, sender: string, to: string, body: string, sent_at_ms: number,
  *   in_reply_to: number|null, broadcast: boolean, redelivered: boolean}} Message
  *
- * @typedef {"offline"|"idle"|"thinking"|"compacting"|"rate_limited"|"needs_login"} Badge
+ * @typedef {"offline"|"idle"|"thinking"|"compacting"|"rate_limited"|"needs_login"|"waiting_for_you"} Badge
  * @typedef {"stopped"|"starting"|"running"|"stopping"|"rebuilding"|"creating"|"destroying"|"crashed"
  *   |"tombstone"} AgentState
  * @typedef {"manager"|"agent"} Role
@@ -18,7 +18,7 @@
  * @typedef {{name: string, role: Role, container: string, host: string, port: number, state: AgentState,
  *   since_ms: number, isolation: string, needs_update: boolean, pid: number|null, restarts: number,
  *   unread: number, note: string, report: HarnessReport, state_bytes: number|null,
- *   has_credentials: boolean, commit: string|null, may_write_to: string[]|null,
+ *   has_credentials: boolean, commit: string|null, may_write_to: string[]|null, bypass: boolean,
  *   paused_with: string[]}} AgentView
  *
  * @typedef {{id: number, kind: ApprovalKind, agent: string, status: ApprovalStatus, requested_by: string,
@@ -46,10 +46,15 @@
  *   asked_at_ms: number, answer: string|null, answered_at_ms: number|null, answered_by: string|null,
  *   expires_at_ms: number|null, closed: ""|"answered"|"cancelled"|"expired"}} QuestionView
  *
- * @typedef {{kind: "approval"|"question"|"stop"|"login"|"failure", id: string, who: string, summary: string,
+ * @typedef {{kind: "approval"|"question"|"stop"|"login"|"permission"|"failure", id: string, who: string, summary: string,
  *   said: string, since_ms: number, expires_at_ms: number|null, blocked: string[], otherwise: string,
  *   link: string}} WaitingEntry
  * @typedef {{entries: WaitingEntry[], total: number}} WaitingList
+ *
+ * @typedef {{id: number, agent: string, tool: string, input: string, truncated: boolean, cwd: string,
+ *   reason: string, message_id: number, asked_at_ms: number, expires_at_ms: number|null, rule: string,
+ *   closed: ""|"allowed"|"denied"|"expired"|"withdrawn", scope: "once"|"session"|"always"|null, message: string,
+ *   answered_at_ms: number|null, answered_by: string|null}} PermissionView
  *
  * @typedef {{version: string, host: string, pid: number, started_at_ms: number, dashboard_url: string,
  *   runtime: string, isolation: string, limits: string, backend: string, state_root: string, run_root: string,
@@ -62,8 +67,8 @@
  * @typedef {{agent: string, first: number, lines: string[], ended: string}} LogNews
  *
  * @typedef {{position: string, hive: HiveStatus, agents: AgentView[], tombstones: AgentView[],
- *   approvals: ApprovalView[], questions: QuestionView[], waiting: WaitingList, inbox: Message[], messages: Message[],
- *   activity: AuditEntry[], session: string}} Snapshot
+ *   approvals: ApprovalView[], questions: QuestionView[], permissions: PermissionView[], waiting: WaitingList,
+ *   inbox: Message[], messages: Message[], activity: AuditEntry[], session: string}} Snapshot
  *
  * @typedef {{message_id: number|null, started_at_ms: number, duration_ms: number, input_tokens: number,
  *   output_tokens: number, cache_read_tokens: number, cache_creation_tokens: number, context_tokens: number,

@@ -9,7 +9,7 @@ import { syncList } from "./morph.js";
 /** @typedef {import("./hive_state.js").HiveState} HiveState */
 
 const SHOWN_FLAT = 6;
-const CARD = /^#(approval|question)-([1-9][0-9]{0,18})$/;
+const CARD = /^#(approval|question|permission)-([1-9][0-9]{0,18})$/;
 
 /** What each kind is called, and its glyph. @type {Record<WaitingEntry["kind"], [string, string]>} */
 const KINDS = {
@@ -17,8 +17,12 @@ const KINDS = {
   question: ["?", "question"],
   stop: ["■", "stopped"],
   login: ["🔑", "login"],
+  permission: ["✋", "permission"],
   failure: ["✗", "failed"],
 };
+
+/** Where the cards of a kind are, unless they are approvals. @type {Record<string, string[]>} */
+const LISTS = { question: ["#question-list"], permission: ["#permission-list"] };
 
 let whole = false;
 /** @type {HiveState|null} */
@@ -123,7 +127,7 @@ export function reveal(hash) {
 
 /** @param {string} kind @param {string} id */
 function cardOf(kind, id) {
-  const lists = kind === "question" ? ["#question-list"] : ["#approval-list", "#resolved-list"];
+  const lists = LISTS[kind] ?? ["#approval-list", "#resolved-list"];
   for (const list of lists) {
     const card = document.querySelector(`${list} > [data-key="${id}"]`);
     if (card) return card;

@@ -177,6 +177,7 @@ class MockHive:
         self.sessions: list[dict[str, Any]] = []
         self.approvals: list[dict[str, Any]] = []
         self.questions: list[dict[str, Any]] = []
+        self.permissions: list[dict[str, Any]] = []
         self.messages: list[dict[str, Any]] = []
         self.logs: dict[str, list[str]] = {}
         self.activity: list[dict[str, Any]] = []
@@ -423,6 +424,7 @@ class MockHive:
                 "questions": [
                     each for each in self.questions if each["answer"] is None and not each["closed"]
                 ],
+                "permissions": self.permissions,
                 "inbox": [each for each in self.messages if each["to"] == "operator"][-50:],
                 "messages": self.messages[-200:],
                 "activity": self.activity[-50:],
