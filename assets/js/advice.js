@@ -5,10 +5,30 @@ import { clock } from "./text.js";
 
 /** @typedef {import("./types.js").AgentView} AgentView */
 
+/** What core does about a crash, on every page. */
+export const STARTS_AGAIN = "It is started again by itself.";
+
+/** What an empty tail says. @param {import("./types.js").HarnessState|null} state */
+export function whyEmpty(state) {
+  if (state?.badge !== "rate_limited")
+    return "Nothing happened yet. Write below: your message wakes the agent, and its turn shows here as it goes.";
+  const until = state.resumes_at_ms ? `It goes on by itself at ${clock(state.resumes_at_ms)}` : "It tries again by itself";
+  return `Nothing to show: its model's limit is reached. ${until}; what you write waits in its inbox until then.`;
+}
+
+/** What to do about an agent that is not up. @param {AgentView} agent */
+export function whyAsleep({ state, note }) {
+  const inbox = "What you write meanwhile waits in its inbox.";
+  if (state === "crashed")
+    return `has crashed${note && `: ${note}`}. ${STARTS_AGAIN} Press ▶ ST4RT above to try at once. ${inbox}`;
+  if (state === "stopped") return `is stopped. Press ▶ ST4RT above to wake it. ${inbox}`;
+  return `is ${state}. This page connects as soon as it is up.`;
+}
+
 /** @param {AgentView} agent */
 export function adviceOf(agent) {
   const { state, report } = agent;
-  if (state === "crashed") return "It is started again by itself. If it keeps crashing, L0GS tells why; R3BU1LD repairs.";
+  if (state === "crashed") return `${STARTS_AGAIN} If it keeps crashing, L0GS tells why; R3BU1LD repairs.`;
   if (state === "stopped") return agent.unread > 0 ? "Its inbox keeps filling. ▶ ST4RT lets it read." : "";
   if (state !== "running") return "";
   if (report.badge === "offline")

@@ -1,5 +1,6 @@
 /** The agent page: its live tail, its state, its prompt. */
 
+import { whyAsleep, whyEmpty } from "./advice.js";
 import { ApiError, BASE, getJson } from "./api.js";
 import { renderBadges } from "./badges.js";
 import { showConnection } from "./connection.js";
@@ -30,8 +31,8 @@ const base = `/agents/${encodeURIComponent(name)}/`;
 const terminal = new Terminal();
 const transcript = new Transcript();
 
-/** @type {{state: HarnessState|null, agent: AgentView|null, reachable: boolean, usage: Usage}} */
-const now = { state: null, agent: null, reachable: false, usage: new Usage() };
+/** @type {{state: HarnessState|null, agent: AgentView|null, reachable: boolean, heardAtMs: number, usage: Usage}} */
+const now = { state: null, agent: null, reachable: false, heardAtMs: 0, usage: new Usage() };
 let lastSeq = 0;
 let oldestSeq = 0; // of the events that were asked for
 let firstSeq = 1; // of all that the harness still has
@@ -44,23 +45,16 @@ function render() {
   const state = now.agent?.state;
   show(one("#start-form"), state === "stopped" || state === "crashed");
   show(one("#empty"), terminal.blocks.count === 0 && now.reachable);
+  setText(one("#empty"), whyEmpty(now.state));
   renderAsleep();
   document.title = `${now.state?.badge === "thinking" && now.reachable ? "🧠 " : ""}${name} · hyperhive`;
 }
 
-/** What to do about an agent that is not up. */
 function renderAsleep() {
-  const state = now.agent?.state ?? "running";
-  show(one("#asleep"), !now.reachable && state !== "running");
+  const asleep = !now.reachable && now.agent && now.agent.state !== "running" ? now.agent : null;
+  show(one("#asleep"), asleep !== null);
   setText(one("#asleep-name"), name);
-  setText(one("#asleep-state"), state);
-  const startable = state === "stopped" || state === "crashed";
-  setText(
-    one("#asleep-hint"),
-    startable
-      ? "Press ▶ ST4RT above to wake it; what you write meanwhile waits in its inbox."
-      : "This page connects as soon as it is up.",
-  );
+  if (asleep) setText(one("#asleep-why"), whyAsleep(asleep));
 }
 
 /** @param {HarnessState} state */
@@ -153,6 +147,7 @@ function onConnection(connection) {
   showConnection(connection);
   if (connection.kind === "live" && !now.reachable) void refreshState();
   if (connection.kind === "waiting") {
+    if (now.reachable) now.heardAtMs = Date.now();
     now.reachable = false;
     render();
     askCore().catch((error) => console.warn("core could not be asked", error));

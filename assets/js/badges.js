@@ -1,7 +1,7 @@
 /** The agent page's state row: what it does and since when, and the chips. */
 
 import { agentSince, tellAgent, tellBadge } from "./agent_words.js";
-import { renderChips } from "./chips.js";
+import { renderAsOf, renderChips } from "./chips.js";
 import { ageOf, h, one, show } from "./dom.js";
 import { announce } from "./notices.js";
 
@@ -9,11 +9,13 @@ import { announce } from "./notices.js";
 /** @typedef {import("./types.js").AgentView} AgentView */
 
 /**
- * @param {{state: HarnessState|null, agent: AgentView|null, reachable: boolean, usage?: import("./chips.js").Context}} now
+ * @param {{state: HarnessState|null, agent: AgentView|null, reachable: boolean, heardAtMs?: number,
+ *   usage?: import("./chips.js").Context}} now
+ *   `heardAtMs`: when the harness was lost;
  *   `state`: what the harness said last; `agent`: what core says; `reachable`: whether the harness answers;
  *   `usage`: how full the context is, as the events tell
  */
-export function renderBadges({ state, agent, reachable, usage }) {
+export function renderBadges({ state, agent, reachable, heardAtMs, usage }) {
   const told =
     reachable && state
       ? tellBadge(state.badge)
@@ -36,6 +38,7 @@ export function renderBadges({ state, agent, reachable, usage }) {
   show(one("#cancel"), thinking);
   one("#banner").classList.toggle("awake", thinking);
   if (state) renderChips(state, reachable, usage);
+  renderAsOf(reachable ? 0 : (heardAtMs ?? 0));
 }
 
 /** @param {HTMLElement} badge @param {string} words */

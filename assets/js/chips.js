@@ -44,6 +44,12 @@ function cannot(state) {
   return words && `no ${words}`;
 }
 
+/** Chips of a harness that is silent are old, and say since when. @param {number} heardAtMs 0: it answers */
+export function renderAsOf(heardAtMs) {
+  chip("#as-of", heardAtMs > 0 && `as of ${clock(heardAtMs)}`);
+  document.body.classList.toggle("harness-away", heardAtMs > 0);
+}
+
 /** @param {number} tokens @param {number} most */
 function renderContext(tokens, most) {
   const element = one("#context");

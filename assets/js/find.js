@@ -2,6 +2,7 @@
 
 import { one, setText, show } from "./dom.js";
 import { Haystack, mark, reveal, unmark } from "./hits.js";
+import { areOff } from "./keyboard_help.js";
 
 const PATIENCE_MS = 120; // after the last key, and between two looks while events arrive
 const LOOK_AGAIN_MS = 400;
@@ -53,7 +54,7 @@ export class Find {
   onPageKey(event) {
     const plain = !event.ctrlKey && !event.metaKey && !event.altKey && !event.defaultPrevented;
     const typing = event.target instanceof Element && event.target.closest("input, textarea, select, dialog");
-    if (event.key !== "/" || !plain || typing) return;
+    if (event.key !== "/" || !plain || typing || areOff()) return;
     event.preventDefault();
     this.open();
   }

@@ -311,6 +311,33 @@ def test_a_stopped_agent_says_how_to_start_it(hive: MockHive, page: Page) -> Non
     assert hive.posts == [("/start/tom", {})]
 
 
+def test_a_crashed_agent_is_said_to_start_again_as_on_the_dashboard(hive: MockHive, page: Page) -> None:
+    hive.agents["tom"] = agent_view("tom", state="crashed", note="exited with 137; starts again in 4 s")
+    page.goto("/agents/tom/")
+    asleep = page.locator("#asleep")
+    expect(asleep).to_contain_text("tom has crashed: exited with 137; starts again in 4 s")
+    expect(asleep).to_contain_text("It is started again by itself. Press ▶ ST4RT above to try at once.")
+    page.goto("/")
+    expect(page.locator('[data-key="tom"] .advice')).to_contain_text("It is started again by itself.")
+
+
+def test_an_empty_tail_of_an_agent_at_its_limit_says_so(hive: MockHive, page: Page) -> None:
+    hive.do(lambda: hive.harnesses["hm1nd"].set_state(badge="rate_limited"))
+    page.goto("/agents/hm1nd/")
+    expect(page.locator("#empty")).to_contain_text("its model's limit is reached. It tries again by itself")
+
+
+def test_no_key_opens_the_search_where_keys_are_off(page: Page) -> None:
+    page.add_init_script("localStorage.setItem('hive.keys', 'off')")
+    page.goto("/agents/hm1nd/")
+    expect(page.locator("#connection")).to_have_attribute("data-kind", "live")
+    page.locator("#terminal").focus()
+    page.keyboard.press("/")
+    expect(page.locator("#find")).to_be_hidden()
+    page.locator("#find-open").click()
+    expect(page.locator("#find")).to_be_visible()
+
+
 def test_an_unknown_agent_leads_back_to_the_dashboard(page: Page) -> None:
     page.goto("/agents/nobody/")
     expect(page.locator("#gone")).to_contain_text("There is no agent nobody")
