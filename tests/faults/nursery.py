@@ -5,11 +5,14 @@ starts in milliseconds and runs the same code on the same files and sockets. It 
 loop of its own, so forking is safe.
 
 Commands on stdin, one JSON object a line: {"fork": "core" | "harness", "root": …, "agent": …}; the answer is
-the child's pid. Children are reaped as they end. When stdin closes, all are killed.
+the child's pid. `settings` are a daemon's own, `die` is the step at which it dies (`die_at`). Children are
+reaped as they end. When stdin closes, all are killed.
 """
 
 import asyncio
 import contextlib
+import importlib
+import inspect
 import json
 import os
 import select
@@ -29,7 +32,7 @@ from tests.faults.absent_runtime import AbsentRuntime
 PRELOADED = (rehearsal,)  # imported here, so that no child has to
 
 
-async def run_core(root: Path) -> None:
+async def run_core(root: Path, more: dict[str, Any]) -> None:
     """The daemon without containers: their harnesses are forked by the test."""
     settings = core_config.load_settings(
         {
@@ -38,6 +41,7 @@ async def run_core(root: Path) -> None:
             "agent_page_ports": False,
             "backend": "rehearsal",
             "crashes_per_message": 0,  # whom the test kills is killed whatever it has in hand
+            **more,
         }
     )
     await daemon.run(settings, runtime=AbsentRuntime())
@@ -64,7 +68,10 @@ def child(command: dict[str, Any]) -> None:
     for descriptor, source in ((0, null), (1, log), (2, log)):
         os.dup2(source, descriptor)
     try:
-        main = run_core(root) if command["fork"] == "core" else run_harness(root, command["agent"])
+        if "die" in command:
+            die_at(command["die"], root)
+        core = command["fork"] == "core"
+        main = run_core(root, command.get("settings", {})) if core else run_harness(root, command["agent"])
         asyncio.run(main)
     except BaseException:  # the forked copy must not go on as the nursery
         import traceback
@@ -72,6 +79,35 @@ def child(command: dict[str, Any]) -> None:
         traceback.print_exc()
         os._exit(1)
     os._exit(0)
+
+
+def die_at(point: str, root: Path) -> None:
+    """`before module:Class.function` or `after …`: there the process dies, once the file `armed` is there."""
+    when, _, where = point.partition(" ")
+    module, _, path = where.partition(":")
+    owner: Any = importlib.import_module(module)
+    *parents, name = path.split(".")
+    for parent in parents:
+        owner = getattr(owner, parent)
+    real = getattr(owner, name)
+
+    def die(now: str) -> None:
+        if now == when and (root / "armed").exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    async def dying_async(*arguments: Any, **more: Any) -> Any:
+        die("before")
+        result = await real(*arguments, **more)
+        die("after")
+        return result
+
+    def dying(*arguments: Any, **more: Any) -> Any:
+        die("before")
+        result = real(*arguments, **more)
+        die("after")
+        return result
+
+    setattr(owner, name, dying_async if inspect.iscoroutinefunction(real) else dying)
 
 
 def reap() -> None:

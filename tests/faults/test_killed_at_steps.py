@@ -1,0 +1,280 @@
+"""The daemon killed with SIGKILL at each step of send, recv, ack, spawn and destroy, and started again."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from hive_core.doctor import Verdict
+from hive_core.invariants import examine
+from hive_shared import wire
+from hive_shared.client import Client, call_once
+from hive_shared.errors import HiveError
+from hive_shared.paths import HostPaths
+from tests.conftest import PROJECT
+from tests.support.hive import eventually
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+
+COMMIT = "hive_core.store.engine:_Writer._commit"
+R = TypeVar("R", bound=wire.Model)
+LIFE = "hive_core.lifecycle:Lifecycle."
+
+
+class Core:
+    """Daemons of one hive, one after the other, each a fork of a process that has everything imported."""
+
+    def __init__(self, root: Path, process: subprocess.Popen[bytes]) -> None:
+        self.root = root
+        self.paths = HostPaths.under(root)
+        self.pid = 0
+        self.pids: list[int] = []
+        self._process = process
+
+    async def start(self, *, die: str | None = None, **settings: object) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        command = {"fork": "core", "root": str(self.root), "settings": settings}
+        if die is not None:
+            command["die"] = die
+        self._process.stdin.write(json.dumps(command).encode() + b"\n")
+        self._process.stdin.flush()
+        self.pid = int(self._process.stdout.readline())
+        self.pids.append(self.pid)
+        await eventually(self.answers, "the daemon answers", every_seconds=0.02)
+
+    async def fork_harness(self, agent: str) -> int:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        command = {"fork": "harness", "root": str(self.root), "agent": agent}
+        self._process.stdin.write(json.dumps(command).encode() + b"\n")
+        self._process.stdin.flush()
+        self.pids.append(int(self._process.stdout.readline()))
+        return self.pids[-1]
+
+    async def answers(self) -> bool:
+        with contextlib.suppress(HiveError):
+            await self.call(wire.DaemonStatus())
+            return True
+        return False
+
+    async def call(self, request: wire.Request[R]) -> R:
+        return await call_once(self.paths.host_socket, request)
+
+    def arm(self) -> None:
+        (self.root / "armed").touch()
+
+    async def died(self) -> None:
+        """By the step, not by anything else: it was armed, and nobody else kills it."""
+        await gone(self.pid)
+        (self.root / "armed").unlink()
+
+
+async def gone(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        async with asyncio.timeout(20):
+            while True:
+                os.kill(pid, 0)
+                await asyncio.sleep(0.005)
+
+
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[subprocess.Popen[bytes]]:
+    """One for all: what takes long is its start."""
+    command = [sys.executable, "-m", "tests.faults.nursery"]
+    process = subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    yield process
+    assert process.stdin is not None
+    process.stdin.close()
+    process.wait()
+
+
+@pytest.fixture
+def core(tmp_path: Path, nursery: subprocess.Popen[bytes]) -> Iterator[Core]:
+    core = Core(tmp_path / "hive", nursery)
+    yield core
+    for pid in core.pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+async def broken(core: Core) -> list[str]:
+    """What the invariants say beside the daemon that runs now."""
+    found = await asyncio.to_thread(examine, core.paths)
+    return [f"{f.name}: {f.found}" for f in found if f.verdict is Verdict.BROKEN]
+
+
+async def holds(core: Core) -> bool:
+    return await broken(core) == []
+
+
+async def received(core: Core, **more: object) -> list[wire.Message]:
+    """What alice is given now, acked at once."""
+    client = Client(core.paths.socket("alice"))
+
+    async def connected() -> bool:  # the host socket is there first
+        with contextlib.suppress(HiveError):
+            await client.connect()
+        return client.connected
+
+    await eventually(connected, "alice's socket is there", every_seconds=0.02)
+    try:
+        messages = (await client.call(wire.Recv(max=100))).messages
+        await client.call(wire.Ack(ids=[message.id for message in messages]))
+        return list(messages)
+    finally:
+        await client.close()
+
+
+@pytest.mark.parametrize(
+    "point", [f"before {COMMIT}", f"after {COMMIT}", "before hive_core.broker:Broker._arrived"]
+)
+async def test_a_send_that_was_not_answered_is_sent_again_and_arrives_once(core: Core, point: str) -> None:
+    await core.start(die=point)
+    await core.call(wire.Spawn(name="alice"))
+    before = (await core.call(wire.Send(to="alice", body="accepted"))).ids
+    core.arm()
+    request = wire.Send(to="alice", body="perhaps", key="the-same")
+    with pytest.raises(HiveError):
+        await core.call(request)
+    await core.died()
+    await core.start()
+    again = (await core.call(request)).ids
+    messages = await received(core)
+    assert [(message.id, message.body) for message in messages] == [
+        (before[0], "accepted"),
+        (again[0], "perhaps"),
+    ]
+    assert await broken(core) == []
+
+
+@pytest.mark.parametrize(
+    "point", [f"before {COMMIT}", f"after {COMMIT}", "before hive_core.broker:Broker._leased"]
+)
+async def test_what_was_taken_and_not_acked_comes_again(core: Core, point: str) -> None:
+    await core.start(die=point)
+    await core.call(wire.Spawn(name="alice"))
+    ids = (await core.call(wire.Send(to="alice", body="work"))).ids
+    core.arm()
+    with pytest.raises(HiveError):
+        await call_once(core.paths.socket("alice"), wire.Recv())
+    await core.died()
+    await core.start()
+    assert [message.id for message in await received(core)] == ids
+    assert await received(core) == []
+    assert await broken(core) == []
+
+
+@pytest.mark.parametrize(
+    ("point", "acked"),
+    [(f"before {COMMIT}", False), (f"after {COMMIT}", True), ("before hive_core.broker:Broker._acked", True)],
+)
+async def test_an_ack_is_done_or_not_and_what_is_acked_never_comes_again(
+    core: Core, point: str, acked: bool
+) -> None:
+    await core.start(die=point)
+    await core.call(wire.Spawn(name="alice"))
+    ids = (await core.call(wire.Send(to="alice", body="work"))).ids
+    client = Client(core.paths.socket("alice"))
+    await client.connect()
+    await client.call(wire.Recv())
+    core.arm()
+    with pytest.raises(HiveError):
+        await client.call(wire.Ack(ids=ids))
+    await client.close()
+    await core.died()
+    await core.start()
+    assert [message.id for message in await received(core)] == ([] if acked else ids)
+    assert await received(core) == []
+    assert await broken(core) == []
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        f"after {LIFE}_directories",
+        f"after {LIFE}_repositories",
+        "after hive_core.registry:Registry.add",
+        f"after {LIFE}_start",
+        "before hive_core.approvals:Approvals.deployed",
+    ],
+)
+async def test_a_spawn_is_finished_by_the_next_start(core: Core, point: str) -> None:
+    await core.start(die=point)
+    core.arm()
+    with pytest.raises(HiveError):
+        await core.call(wire.Spawn(name="alice"))
+    await core.died()
+    await core.start()
+
+    async def stands() -> bool:
+        agents = (await core.call(wire.ListAgents())).agents
+        return any(a.name == "alice" and a.state is wire.AgentState.RUNNING for a in agents)
+
+    await eventually(stands, "alice runs", every_seconds=0.05)
+    await core.call(wire.Send(to="alice", body="hello"))
+    assert [message.body for message in await received(core)] == ["hello"]
+    await eventually(lambda: holds(core), "the invariants hold", every_seconds=0.1)
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "after tests.faults.absent_runtime:AbsentRuntime.destroy",
+        "after hive_core.registry:Registry.set_kept",
+        "before hive_core.surfaces.sockets:AgentSockets.close",
+    ],
+)
+async def test_a_destroy_is_done_or_can_be_asked_for_again_and_keeps_the_state(
+    core: Core, point: str
+) -> None:
+    await core.start(die=point)
+    await core.call(wire.Spawn(name="alice"))
+    (core.paths.state("alice") / "notes.md").write_text("dear")
+    await core.call(wire.Send(to="alice", body="waits"))
+    core.arm()
+    with pytest.raises(HiveError):
+        await core.call(wire.Destroy(name="alice"))
+    await core.died()
+    await core.start()
+    agents = (await core.call(wire.ListAgents())).agents
+    if any(agent.name == "alice" for agent in agents):
+        await core.call(wire.Destroy(name="alice"))
+    assert (core.paths.state("alice") / "notes.md").read_text() == "dear"
+    await core.call(wire.Spawn(name="alice"))
+    assert [message.body for message in await received(core)] == ["waits"]
+    assert (core.paths.state("alice") / "notes.md").read_text() == "dear"
+    await eventually(lambda: holds(core), "the invariants hold", every_seconds=0.1)
+
+
+async def test_a_message_whose_harness_is_killed_again_and_again_is_set_aside(core: Core) -> None:
+    """The real harness, with one message in hand each time it dies; then it works on the next."""
+    await core.start(crashes_per_message=3)
+    await core.call(wire.Spawn(name="alice"))
+    poison = (await core.call(wire.Send(to="alice", body="wait 60"))).ids[0]
+    await core.call(wire.Send(to="alice", body="remember the next"))
+    for _ in range(3):
+        pid = await core.fork_harness("alice")
+
+        async def works() -> bool:
+            agents = (await core.call(wire.ListAgents())).agents
+            return any(a.name == "alice" and a.report.badge is wire.Badge.THINKING for a in agents)
+
+        await eventually(works, "alice works", every_seconds=0.02)
+        os.kill(pid, signal.SIGKILL)
+        await gone(pid)
+    await core.fork_harness("alice")
+    notes = core.paths.state("alice") / "notes.md"
+    await eventually(lambda: notes.exists() and "the next" in notes.read_text(), "the next is worked on")
+    (asked,) = (await core.call(wire.Questions())).questions
+    assert f"message {poison}" in asked.question
+    await core.call(wire.Answer(question_id=asked.id, answer=f"take message {poison} out of the inbox"))
+    assert await broken(core) == []
