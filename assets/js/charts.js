@@ -177,7 +177,7 @@ export function drawChart(chart) {
     h("figcaption", { class: "line" }, h("h3", null, chart.title), sourceChip(chart.source)),
     h("div", { class: "chart-frame" }, h("div", { class: "scale", "aria-hidden": "true" }, ...scale), plot(chart, top)),
     h("div", { class: "ends", "aria-hidden": "true" }, ...chart.ends.map((end) => h("span", null, end))),
-    h("p", { class: "readout hint", "aria-hidden": "true", "data-island": true }, "point at a bar to read it"),
+    h("p", { class: "readout hint", "aria-hidden": "true", "data-island": true }),
     chart.series.length > 1 ? legend(chart) : null,
     table(chart),
   );
