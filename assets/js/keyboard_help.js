@@ -27,7 +27,11 @@ export function showKeys(keys, kind) {
       h(
         "div",
         { class: "key-groups", tabindex: "0", role: "group", "aria-labelledby": "keys-title" },
-        groups.map((group) => table(group, here.filter((key) => key.group === group))), // prettier-ignore
+        h(
+          "div",
+          { class: "key-columns" },
+          groups.map((group) => table(group, here.filter((key) => key.group === group))), // prettier-ignore
+        ),
       ),
       onOff(),
       h("div", { class: "actions end" }, h("button", { class: "button primary", autofocus: true }, "Close")),

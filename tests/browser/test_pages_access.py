@@ -316,3 +316,39 @@ def test_the_size_of_text_follows_the_browser(context: BrowserContext) -> None:
       return (await Promise.all(styles)).join('').match(/font(-size)?:[^;]*\\dpx/g);
     }""")
     assert sizes is None
+
+
+# What a finger or a pointer has to hit; a link within a sentence is as high as its line (WCAG 2.5.8).
+TARGETS = """(least) => [...document.querySelectorAll('button, select, textarea, summary, a, label.option')]
+  .filter((each) => each.checkVisibility() && !each.closest('p, .words, .sr, .skip'))
+  .map((each) => [each.outerHTML.slice(0, 120), Math.round(each.getBoundingClientRect().height * 10) / 10])
+  .filter(([, height]) => height > 0 && height < least - 0.5)"""
+
+
+@pytest.mark.parametrize("path", ["/", "/agents/alice/", "/agents/bob/", "/login"])
+@pytest.mark.parametrize(("coarse", "least"), [(True, 44), (False, 24)], ids=["finger", "pointer"])
+def test_everything_that_is_pressed_can_be_hit(
+    browser: Browser, busy: MockHive, path: str, coarse: bool, least: int
+) -> None:
+    phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+    context = logged_in(browser, busy, **(phone if coarse else {}))
+    page = context.new_page()
+    live(page, path)
+    if path == "/":
+        expect(page.locator("#flow-list li")).to_have_count(9)
+    assert page.evaluate(TARGETS, least) == []
+    context.close()
+
+
+@pytest.mark.parametrize("width", [320, 1280])
+def test_all_of_the_help_can_be_reached(browser: Browser, busy: MockHive, width: int) -> None:
+    context = logged_in(browser, busy, viewport={"width": width, "height": 640})
+    page = context.new_page()
+    live(page, "/")
+    keys(page, "?")
+    expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
+    groups = page.locator(".key-groups")
+    assert groups.evaluate("each => each.scrollWidth <= each.clientWidth")
+    groups.locator("table").last.scroll_into_view_if_needed()
+    expect(groups.locator("table").last).to_be_in_viewport()
+    context.close()

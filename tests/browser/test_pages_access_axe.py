@@ -54,9 +54,8 @@ def refused_login(page: Page) -> None:
 def whole_dashboard(page: Page) -> None:
     shown(page, "/")
     expect(page.locator("#flow-list li")).to_have_count(9)
-    page.evaluate(
-        "for (const each of document.querySelectorAll('main details:not([open]) > summary')) each.click()"
-    )
+    folds = "main details:not([open], .file) > summary"
+    page.evaluate(f"document.querySelectorAll('{folds}').forEach((each) => each.click())")
     expect(page.locator(".unified .plus").first).to_be_visible()
 
 

@@ -186,7 +186,7 @@ def test_a_history_tells_what_ran_and_leads_back(hive: MockHive, page: Page) -> 
     ]
     opened(page)
     row = page.locator('#container-list [data-key="bob"]')
-    expect(row.get_by_role("button", name="runs commit")).to_contain_text(SHA[3][:12])
+    expect(row.get_by_role("button", name=f"runs {SHA[3][:12]}")).to_contain_text(SHA[3][:12])
     button = row.get_by_role("button", name="History of bob")
     button.click()
     panel = page.get_by_role("complementary", name="History of bob")
@@ -221,7 +221,7 @@ def test_a_refused_rollback_says_why_and_an_empty_history_too(hive: MockHive, pa
     hive.refusals["/rollback/bob"] = (409, {"code": "conflict", "message": "bob is being built"})
     opened(page)
     page.get_by_role("button", name="History of bob").click()
-    page.get_by_role("button", name="Roll bob back").click()
+    page.get_by_role("button", name="Roll back bob").click()
     page.get_by_role("button", name="Roll back", exact=True).click()
     expect(page.locator("#panel-history .form-error")).to_have_text("bob is being built")
     page.get_by_role("button", name="Close the panel").click()

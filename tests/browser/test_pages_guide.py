@@ -37,7 +37,7 @@ def test_the_tour_opens_in_an_empty_hive_ticks_itself_off_and_is_remembered(
     hive.agents["alice"] = agent_view("alice")
     hive.publish("agent", hive.agents["alice"])
     expect(tour.locator("[aria-current=step]")).to_contain_text("Look over its shoulder")
-    page.locator("#container-list").get_by_role("link", name="alice").click()
+    page.locator("#container-list").get_by_role("link", name="alice", exact=True).click()
     page.wait_for_url(re.compile("/agents/alice/"))
     opened(page)
     expect(page.locator("#tour-count")).to_have_text("that is all")

@@ -42,6 +42,6 @@ def test_all_browsers_are_logged_out_at_once(hive: MockHive, page: Page) -> None
     page.goto(hive.url)
     page.get_by_role("button", name="Browsers that are logged in").click()
     page.get_by_role("button", name="Log out all browsers").click()
-    page.get_by_role("button", name="Log out all").click()
+    page.get_by_role("button", name="Log out all", exact=True).click()
     expect(page.get_by_text("Logged out.")).to_be_visible()
     assert hive.posts == [("/logout-all", {})]

@@ -109,7 +109,7 @@ def test_an_expired_session_goes_to_login_and_comes_back(hive: MockHive, page: P
     live(page)
     page.context.clear_cookies()
     hive.drop_streams()
-    page.wait_for_url("**/login?return=%2Fagents%2Fhm1nd%2F")
+    page.wait_for_url("**/login?return=%2Fagents%2Fhm1nd%2F*")
     page.get_by_label("login URL or code").fill(f"{hive.url}/login#{CODE}")
     page.keyboard.press("Enter")
     page.wait_for_url("**/agents/hm1nd/")
