@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -36,6 +35,8 @@ _FILE_OF = {"Read": "file_path", "Edit": "file_path", "Write": "file_path", "Not
 _LOOKED_AT = ("Glob", "Grep")
 _WITH_SUBJECT = frozenset({"Bash", "WebFetch", "WebSearch", *_FILE_OF, *_LOOKED_AT})
 _DOMAIN = "domain:"
+_ADDRESS = re.compile(r"https?://([a-z0-9.-]+)(?::[0-9]*)?(?:[/?#]|\Z)", re.IGNORECASE)
+_BLANKS = " \t\n"  # of a shell
 
 
 class Verdict(StrEnum):
@@ -64,6 +65,7 @@ class ToolCall:
     tool: str
     input: Mapping[str, Any]
     cwd: str = "/"
+    shown: Mapping[str, Any] | None = None  # the input as it may be told of, where that differs: no secrets
 
     @property
     def subject(self) -> str | None:
@@ -73,7 +75,7 @@ class ToolCall:
         if self.tool in _FILE_OF:
             return self._path(self._text(_FILE_OF[self.tool]))
         if self.tool in _LOOKED_AT:
-            return self._path(self._text("path") or self.cwd)
+            return self._looked_at()
         if self.tool == "WebFetch":
             return self._text("url")
         return self._text("query") if self.tool == "WebSearch" else None
@@ -83,7 +85,18 @@ class ToolCall:
         return value if isinstance(value, str) else None
 
     def _path(self, path: str | None) -> str | None:
-        return None if path is None else posixpath.normpath(posixpath.join(self.cwd or "/", path))
+        if path is None:
+            return None
+        whole = posixpath.normpath(posixpath.join(self.cwd or "/", path))
+        return "/" + whole.lstrip("/") if whole.startswith("//") else whole  # POSIX keeps two slashes
+
+    def _looked_at(self) -> str | None:
+        """The directory; a pattern of Glob can lead out of it."""
+        place = self._path(self._text("path") or self.cwd)
+        pattern = self._text("pattern") if self.tool == "Glob" else None
+        if place is None or pattern is None or not (pattern.startswith("/") or ".." in pattern):
+            return place
+        return None if "{" in pattern else self._path(posixpath.join(place, pattern))
 
 
 @dataclass(frozen=True)
@@ -100,7 +113,7 @@ class Rule:
         return self.tool.startswith("mcp__") and tool.startswith(f"{self.tool}__")
 
     def fits(self, text: str) -> bool:
-        return self.pattern is None or _expression(self.pattern).match(text) is not None
+        return self.pattern is None or _like(self.pattern, text)
 
 
 @lru_cache(maxsize=1024)
@@ -196,7 +209,8 @@ def _denies(rule: Rule, call: ToolCall) -> bool:
     if subject is None:
         return False
     if call.tool == "WebFetch":
-        return _fits_url(rule, subject)
+        # Where the host cannot be told for certain, it may be the one that is denied.
+        return _fits_url(rule, subject) or (_is_domain(rule) and not _host(subject))
     if rule.fits(subject):
         return True
     if call.tool != "Bash":
@@ -204,37 +218,65 @@ def _denies(rule: Rule, call: ToolCall) -> bool:
     return any(rule.fits(shown) for part in commands_of(subject)[0] for shown in (part, _bare(part)))
 
 
+def _is_domain(rule: Rule) -> bool:
+    return (rule.pattern or "").startswith(_DOMAIN)
+
+
 def _fits_url(rule: Rule, url: str) -> bool:
-    pattern = rule.pattern or ""
-    if pattern.startswith(_DOMAIN):
-        return _expression(pattern.removeprefix(_DOMAIN).lower()).match(_host(url)) is not None
+    if _is_domain(rule):
+        host = _host(url)
+        return bool(host) and _like((rule.pattern or "").removeprefix(_DOMAIN).lower(), host)
     return rule.fits(url)
 
 
 def _host(url: str) -> str:
-    try:
-        return (urlsplit(url).hostname or "").lower()
-    except ValueError:
-        return ""
+    """Only of an address that all programs read alike: none with a backslash, a user or escapes before it."""
+    match = _ADDRESS.match(url)
+    return match[1].lower().rstrip(".") if match else ""
 
 
 # --- patterns ------------------------------------------------------------------
 
 
+def _like(pattern: str, text: str) -> bool:
+    """Takes a time in proportion to the text, whatever both say: an agent writes the one."""
+    return any(_in_order(literals, text) for literals in _literals(pattern))
+
+
+def _in_order(literals: tuple[str, ...], text: str) -> bool:
+    """Whether text consists of these, with anything in between."""
+    first, *between = literals
+    if not between:
+        return text == first
+    last = between.pop()
+    at, end = len(first), len(text) - len(last)
+    if at > end or not (text.startswith(first) and text.endswith(last)):
+        return False
+    for literal in between:
+        at = text.find(literal, at, end)
+        if at < 0:
+            return False
+        at += len(literal)
+    return True
+
+
 @lru_cache(maxsize=1024)
-def _expression(pattern: str) -> re.Pattern[str]:
-    """`git *` and `git:*` are `git` with or without anything behind it."""
+def _literals(pattern: str) -> tuple[tuple[str, ...], ...]:
+    """What stands between the stars. `git *` and `git:*` are `git` with or without anything behind it."""
     if pattern.endswith(":*"):
         pattern = pattern[:-2] + " *"
     with_rest = len(pattern) > 2 and pattern.endswith(" *")
-    body = "".join(_piece(part) for part in _TOKEN.findall(pattern[:-2] if with_rest else pattern))
-    return re.compile(body + (r"(?:\s.*)?" if with_rest else "") + r"\Z", re.DOTALL)
-
-
-def _piece(part: str) -> str:
-    if part == "*":
-        return ".*"
-    return re.escape({"\\\\": "\\", "\\*": "*"}.get(part, part))
+    literals = [""]
+    for part in _TOKEN.findall(pattern[:-2] if with_rest else pattern):
+        if part == "*":
+            literals.append("")
+        else:
+            literals[-1] += {"\\\\": "\\", "\\*": "*"}.get(part, part)
+    if not with_rest:
+        return (tuple(literals),)
+    # A shell ends a word at these only: with any other space, it would be another program.
+    rests = ((*literals[:-1], literals[-1] + blank, "") for blank in _BLANKS)
+    return (tuple(literals), *rests)
 
 
 def _is_exactly(rule: Rule, text: str) -> bool:
@@ -250,7 +292,10 @@ def _escaped(text: str) -> str:
 # --- the commands of a shell's line --------------------------------------------
 
 _ENDS = frozenset(";|\n")
-_HARMLESS = re.compile(r"(?:>>?|&>>?)\s*(?:/dev/null|&\d)(?=[\s;|&)]|\Z)|<<?<?")
+_BEFORE_COMMENT = frozenset(" \t\n;|&()<>")
+_HARMLESS = re.compile(r"(?:>>?|&>>?)\s*(?:/dev/null|&\d)(?=[\s;|&)]|\Z)|<<<|<(?!<)")
+_VARIABLE = re.compile(r"\$\{\w+\}", re.ASCII)
+_QUOTING = frozenset("'\"\\`")
 _KEYWORD = re.compile(r"(?:(?:then|do|else|elif|if|while|until|!|\{|sudo|env|command|nohup|time|exec)\s+)+")
 _ASSIGNMENT = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_]*=(?:'[^']*'|\"[^\"]*\"|[^\s'\"]*)\s+)+")
 
@@ -258,8 +303,9 @@ _ASSIGNMENT = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_]*=(?:'[^']*'|\"[^\"]*\"|[^\s'
 def commands_of(line: str) -> tuple[list[str], bool]:
     """The commands that a line of shell is made of, and whether that is all there is to it.
 
-    It is not where a command is made by another (`$(…)`), runs in a subshell, writes a file by `>`, or has a
-    quote that does not end.
+    It is not where a command is made by another (`$(…)`, `${…}` with more than a name), runs in a subshell,
+    writes a file by `>`, reads its input from the lines behind it (`<<`), or where we might see other quotes
+    than the shell does.
     """
     parts, plain, quote, start, at = [], True, "", 0, 0
     while at < len(line):
@@ -269,25 +315,50 @@ def commands_of(line: str) -> tuple[list[str], bool]:
             quote = "" if character == "'" else quote
         elif character == "\\":
             step = 2
+            plain = plain and not _joins(line, at)
+        elif quote == "$'":
+            quote = "" if character == "'" else quote
         elif character == "`" or line.startswith("$(", at) or (not quote and character in "()"):
             plain = False
             step = 2 if character == "$" else 1
             parts.append(line[start:at])
             start = at + step
+        elif character == "$":
+            step, plain = _dollar(line, at, plain)
+            if not quote and line.startswith("$'", at):
+                quote, step, plain = "$'", 2, False
         elif quote:
             quote = "" if character == quote else quote
         elif character in "'\"":
             quote = character
+        elif character == "#" and (at == 0 or line[at - 1] in _BEFORE_COMMENT):
+            comment = line[at:].partition("\n")[0]
+            if _QUOTING & set(comment):
+                step, plain = len(comment), False
         elif character in "<>" or line.startswith("&>", at):
             match = _HARMLESS.match(line, at)
             plain = plain and match is not None
-            step = len(match[0]) if match else 2 if character == "&" else 1
+            step = len(match[0]) if match else 2 if line.startswith(("&>", "<<"), at) else 1
         elif character in _ENDS or character == "&":
             parts.append(line[start:at])
             start = at + 1
         at += step
     parts.append(line[start:])
-    return [part.strip() for part in parts if part.strip()], plain and not quote
+    return [part.strip(_BLANKS) for part in parts if part.strip(_BLANKS)], plain and not quote
+
+
+def _joins(line: str, at: int) -> bool:
+    """Whether a line that goes on in the next one could make one token of two, such as `$` and `(`."""
+    return line.startswith("\\\n", at) and (at == 0 or line[at - 1] not in _BLANKS)
+
+
+def _dollar(line: str, at: int, plain: bool) -> tuple[int, bool]:
+    """How far to go on behind a `$`, and whether all is plain still: names are, arithmetic is not."""
+    if line.startswith("$$", at):
+        return 2, plain
+    if line.startswith("${", at):
+        return 1, plain and _VARIABLE.match(line, at) is not None
+    return 1, plain and not line.startswith("$[", at)
 
 
 def _bare(command: str) -> str:
