@@ -9,6 +9,7 @@ import logging
 import re
 import secrets
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -155,7 +156,8 @@ class Permissions:
             return ToolDecision(allowed=False, message="Nothing can be asked for outside of a turn.")
         self._asked = True
         request = self._request(call, said, self._message_id)
-        with _Parked(self._status, self._waiting, f"{call.tool}: {call.subject or request.input}"):
+        told = call if call.shown is None else replace(call, input=call.shown)
+        with _Parked(self._status, self._waiting, f"{call.tool}: {told.subject or request.input}"):
             self._note(f"waits for the operator: may it use {call.tool}?")
             try:
                 view = await self._link.call(request)
@@ -170,8 +172,9 @@ class Permissions:
         return ToolDecision(allowed=True)
 
     def _request(self, call: ToolCall, said: str, message_id: int) -> AskPermission:
-        shown, truncated = _shortened(call.input)
-        described = call.input.get("description")
+        told = call.input if call.shown is None else call.shown
+        shown, truncated = _shortened(told)
+        described = told.get("description")
         reason = described if isinstance(described, str) and described else said
         return AskPermission(
             key=key_of(message_id, call),
@@ -179,7 +182,7 @@ class Permissions:
             message_id=message_id,
             tool=_text(call.tool, TOOL_NAME_MAX_CHARACTERS) or "?",
             input=shown,
-            truncated=truncated,
+            truncated=truncated or told != call.input,
             cwd=_text(call.cwd, TEXT_MAX_CHARACTERS),
             reason=_text(reason, TEXT_MAX_CHARACTERS),
             ttl_seconds=self._options.ask_timeout_seconds if self._options else None,

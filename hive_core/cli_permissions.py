@@ -139,7 +139,9 @@ def _arguments(request: wire.PermissionView) -> list[str]:
         text = one if isinstance(one, str) else json.dumps(one, ensure_ascii=False)
         first, *rest = clean(text).splitlines() or [""]
         lines += [f"{clean_line(name)}: {first}", *(f"  {line}" for line in rest)]
-    return [*lines, "… (cut: it is longer)"] if request.truncated else lines
+    return (
+        [*lines, "… (cut: it is longer, or hides what looks like a secret)"] if request.truncated else lines
+    )
 
 
 def _row(made: wire.PermissionRuleView) -> tuple[object, ...]:

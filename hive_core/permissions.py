@@ -107,6 +107,7 @@ class Permissions:
         _trim(connection, principal.name)
         shown = _PATTERNS.clean_text(request.input)
         call = _call(request.tool, shown, request.cwd)
+        truncated = request.truncated or shown != request.input  # no rule may say what nobody sees
         row = {
             "host": self._host,
             "agent": principal.name,
@@ -115,10 +116,10 @@ class Permissions:
             "message_id": request.message_id,
             "tool": request.tool,
             "input": shown,
-            "truncated": request.truncated,
+            "truncated": truncated,
             "cwd": request.cwd,
             "reason": _PATTERNS.clean_text(request.reason),
-            "rule": "" if request.truncated or call is None else rule_for(call),
+            "rule": "" if truncated or call is None else rule_for(call),
             "asked_at_ms": now_ms,
             "expires_at_ms": None
             if request.ttl_seconds is None

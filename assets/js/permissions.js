@@ -66,7 +66,7 @@ export function tellCall(request) {
   const isEdit = typeof before === "string" && typeof after === "string";
   const lines = Object.entries(isEdit ? rest : input).map(([name, value]) => `${name}: ${asText(value)}`);
   if (isEdit) lines.push(diffText(diffLines(before, after)));
-  if (request.truncated) lines.push("… (cut: it is longer)");
+  if (request.truncated) lines.push("… (cut: it is longer, or hides what looks like a secret)");
   return lines.join("\n");
 }
 

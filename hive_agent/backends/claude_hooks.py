@@ -11,6 +11,7 @@ do: secrets are taken out of what we read.
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from hive_agent.backends.tool_gate import ToolDecision, ToolGate
@@ -60,9 +61,9 @@ class ToolHooks:
             if isinstance(text, str):
                 self._said = text[:SAID_MAX_CHARACTERS]
 
-    def asked(self, number: str, request: Mapping[str, Any]) -> None:
-        """Answer request `number` once it is decided."""
-        task = asyncio.create_task(self._decide(number, request), name=f"tool call {number}")
+    def asked(self, number: str, request: Mapping[str, Any], cleaned: Any = None) -> None:
+        """Answer request `number` once it is decided; `cleaned` is what may be told of it, if not all."""
+        task = asyncio.create_task(self._decide(number, request, cleaned), name=f"tool call {number}")
         self._deciding[number] = task
         task.add_done_callback(lambda _: self._deciding.pop(number, None))
 
@@ -76,9 +77,12 @@ class ToolHooks:
         for task in self._deciding.values():
             task.cancel()
 
-    async def _decide(self, number: str, request: Mapping[str, Any]) -> None:
+    async def _decide(self, number: str, request: Mapping[str, Any], cleaned: Any) -> None:
         try:
-            answer = _as_answer(await self._gate.check(_call(request), self._said))
+            call = _call(request)
+            if isinstance(cleaned, Mapping):
+                call = replace(call, shown=_call(cleaned).input)
+            answer = _as_answer(await self._gate.check(call, self._said))
         except Exception:
             log.exception("a tool call could not be decided")
             answer = refusal("The harness could not decide about this call.")

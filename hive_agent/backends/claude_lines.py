@@ -13,6 +13,7 @@ LINE_MAX_BYTES = 1024 * 1024  # larger ones are tool results (images); the conve
 HEAD_BYTES = 200  # of a line that could not be kept
 HEAD_KEPT_BYTES = 4096  # so that no key that is cut in two is in the head
 NOTE_SUBTYPE = "hyperhive_note"
+CLEANED = "hyperhive_cleaned"
 
 _REQUEST_HEAD = re.compile(
     rb'\s*\{\s*"type"\s*:\s*"control_request"\s*,\s*"request_id"\s*:\s*"([\w-]{1,64})"'
@@ -28,7 +29,9 @@ def note_line(text: str) -> dict[str, Any]:
 class LineSplitter:
     """Cuts a stream into lines without ever holding more than one line of the maximum size.
 
-    `clean` sees every line before anything else does: it takes out secrets.
+    `clean` sees every line before anything else does: it takes out secrets. A request is given as it is
+    besides, with its cleaned form under `CLEANED`: what is decided about must be what will be done, and
+    whatever is written to look like a secret would not be looked at.
     """
 
     def __init__(
@@ -64,12 +67,19 @@ class LineSplitter:
             self._held += piece
 
     def _take(self) -> list[dict[str, Any]]:
-        line, dropped_bytes = self._clean(bytes(self._held)), self._dropped_bytes
+        whole, dropped_bytes = bytes(self._held), self._dropped_bytes
+        line = self._clean(whole)
         self._held.clear()
         self._dropped_bytes = 0
         if dropped_bytes:
             return [_too_long(line, dropped_bytes, self._max_bytes)]
-        return [parse(line)] if line.strip() else []
+        if not line.strip():
+            return []
+        value = parse(line)
+        asked = value if line == whole else parse(whole)
+        if asked is value or asked.get("type") != "control_request":
+            return [value]
+        return [asked | {CLEANED: value.get("request")}]
 
 
 def parse(line: bytes) -> dict[str, Any]:

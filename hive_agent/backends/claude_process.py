@@ -25,7 +25,7 @@ from typing import Any, cast
 
 from hive_agent.backends import guard
 from hive_agent.backends.claude_hooks import ToolHooks, refusal
-from hive_agent.backends.claude_lines import LineSplitter
+from hive_agent.backends.claude_lines import CLEANED, LineSplitter
 from hive_agent.backends.tool_gate import ToolGate
 from hive_shared.errors import HiveError
 from hive_shared.redact import Redactor
@@ -249,7 +249,7 @@ class ClaudeProcess:
         number, request = str(line.get("request_id")), line.get("request")
         match request.get("subtype") if isinstance(request, dict) else None:
             case "hook_callback" if self._hooks is not None:
-                self._hooks.asked(number, cast(dict[str, Any], request))
+                self._hooks.asked(number, cast(dict[str, Any], request), line.get(CLEANED))
             case "too_long":  # `claude_lines` left out what was asked
                 self._respond(number, refusal("These arguments are too long to be looked at."))
             case "can_use_tool":

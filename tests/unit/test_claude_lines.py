@@ -1,12 +1,16 @@
 """Lines of the CLI: bounded, whatever comes in whatever pieces."""
 
+import asyncio
 import json
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hive_agent.backends.claude_lines import HEAD_BYTES, NOTE_SUBTYPE, LineSplitter, parse
-from hive_shared.redact import Redactor
+from hive_agent.backends.claude_hooks import ToolHooks
+from hive_agent.backends.claude_lines import CLEANED, HEAD_BYTES, NOTE_SUBTYPE, LineSplitter, parse
+from hive_agent.backends.tool_gate import ToolDecision
+from hive_shared.permissions import ToolCall
+from hive_shared.redact import PATTERNS, Redactor
 
 OBJECTS = st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=20), max_size=3)
 
@@ -65,3 +69,35 @@ def test_secrets_are_taken_out_before_anything_else_sees_the_line() -> None:
     first, second = splitter.feed(text.encode())
     assert first == {"a": "[redacted] [redacted] abc /home/alice"}
     assert second["text"] == "not a JSON object: broken [redacted]"
+
+
+def test_a_request_is_decided_as_it_is_whatever_in_it_looks_like_a_secret() -> None:
+    """`password=…` goes on to the next space or quote: a second command could hide in it."""
+    splitter = LineSplitter(clean=PATTERNS.clean)
+    asked = {
+        "type": "control_request",
+        "request_id": "1",
+        "request": {"a": "git log password=x1;/tmp/evil.sh"},
+    }
+    (line,) = splitter.feed(json.dumps(asked).encode() + b"\n")
+    assert line == asked | {CLEANED: {"a": "git log password=[redacted]"}}
+    (line,) = splitter.feed(json.dumps(asked | {"type": "assistant"}).encode() + b"\n")
+    assert "evil" not in json.dumps(line)
+
+
+async def test_the_gate_decides_about_the_whole_call_and_is_told_what_may_be_shown() -> None:
+    seen: asyncio.Queue[ToolCall] = asyncio.Queue()
+
+    class Gate:
+        async def check(self, call: ToolCall, said: str) -> ToolDecision | None:
+            seen.put_nowait(call)
+            return None
+
+        def command_rules(self, allowed: object, *, asks: bool) -> tuple[list[str], list[str]]:
+            return [], []
+
+    hooks = ToolHooks(Gate(), lambda number, answer: None)
+    whole, shown = {"command": "git log password=x1;evil"}, {"command": "git log password=[redacted]"}
+    hooks.asked("1", {"input": {"tool_name": "Bash", "tool_input": whole}}, {"input": {"tool_input": shown}})
+    call = await seen.get()
+    assert (call.input, call.shown) == (whole, shown)

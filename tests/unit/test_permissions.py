@@ -213,3 +213,14 @@ async def test_secrets_are_not_shown(tmp_path: Path) -> None:
     async with hive(tmp_path / "b.sqlite") as (_, permissions):
         view = await permissions.ask(ALICE, asking(f"curl -H {key}", reason=f"with {key}"))
         assert key not in view.input + view.reason + view.rule
+
+
+async def test_no_rule_comes_of_what_was_taken_for_a_secret(tmp_path: Path) -> None:
+    """What looks like a password can be a second command, which nobody has seen."""
+    async with hive(tmp_path / "b.sqlite") as (_, permissions):
+        view = await permissions.ask(ALICE, asking("git log password=x1;/tmp/evil.sh"))
+        assert (view.rule, view.truncated, "evil" in view.input) == ("", True, False)
+        await permissions.add_rule(OPERATOR, "alice", "allow", "Bash(git *)")
+        assert [request.id for request in await permissions.open()] == [view.id]
+        with pytest.raises(BadRequest):
+            await permissions.answer(view.id, OPERATOR, ALWAYS)
