@@ -89,7 +89,7 @@ class Notifier:
         try:
             while True:
                 changed.clear()
-                sleep_seconds = await self._step(target, outbox)
+                sleep_seconds = await self._step_safely(target, outbox)
                 try:
                     async with asyncio.timeout(sleep_seconds):
                         await changed.wait()
@@ -97,6 +97,14 @@ class Notifier:
                     continue
         finally:
             unsubscribe()
+
+    async def _step_safely(self, target: Target, outbox: "Outbox") -> float:
+        """As `_step`: one entry that cannot be told must not be the end of all notifications."""
+        try:
+            return await self._step(target, outbox)
+        except Exception:
+            log.exception("%s cannot be notified of what waits now", target.name)
+            return LOOK_AGAIN_SECONDS
 
     async def _step(self, target: Target, outbox: "Outbox") -> float:
         """Send what is due; returns for how many seconds there is nothing to do."""

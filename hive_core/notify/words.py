@@ -19,6 +19,7 @@ _NAMES: Final = {
     WaitingKind.QUESTION: ("question", "questions"),
     WaitingKind.STOP: ("stop", "stops"),
     WaitingKind.LOGIN: ("login", "logins"),
+    WaitingKind.PERMISSION: ("permission", "permissions"),
     WaitingKind.FAILURE: ("failure", "failures"),
 }
 

@@ -6,6 +6,7 @@ budget) is one more source in the queue that `Actions` makes, and a member of `W
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
@@ -36,7 +37,10 @@ from hive_shared.wire import (
 
 DISMISS: Final = "dismiss"  # the action of the audit: that a failure was taken note of is kept there
 SAID_CHARACTERS: Final = 200
+TOOL_CHARACTERS: Final = 60
 FAILURES_READ: Final = 10_000
+
+_TOOL: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 Changed = Callable[[], None]
 
@@ -280,7 +284,7 @@ def permission_entry(request: PermissionView) -> WaitingEntry:
         kind=WaitingKind.PERMISSION,
         id=str(request.id),
         who=request.agent,
-        summary=f"{request.agent} asks to use {request.tool}",
+        summary=f"{request.agent} asks to use {_tool_name(request.tool)}",
         said=excerpt(_shown_call(request), SAID_CHARACTERS),
         since_ms=request.asked_at_ms,
         expires_at_ms=request.expires_at_ms,
@@ -290,6 +294,11 @@ def permission_entry(request: PermissionView) -> WaitingEntry:
         else f"waits for ever, and {request.agent} with it",
         link=f"#permission-{request.id}",
     )
+
+
+def _tool_name(told: str) -> str:
+    """As tools are called; anything else is a text of the agent's, which must not pass for ours."""
+    return told if _TOOL.fullmatch(told) else excerpt(told, TOOL_CHARACTERS)
 
 
 def _shown_call(request: PermissionView) -> str:

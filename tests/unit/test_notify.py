@@ -31,8 +31,9 @@ from hive_core.notify.quiet import QuietHours
 from hive_core.notify.targets import Target, read_targets
 from hive_core.notify.words import AGAIN, LISTED, Notification, compose
 from hive_core.waiting.queue import WaitingQueue
+from hive_core.waiting.sources import permission_entry
 from hive_shared.errors import HiveError
-from hive_shared.wire import WaitingEntry, WaitingKind
+from hive_shared.wire import PermissionView, WaitingEntry, WaitingKind
 from tests.support.core_parts import FakeClock
 
 GUARD_SECONDS = 60.0
@@ -93,6 +94,24 @@ def test_what_an_agent_wrote_forges_no_line_link_or_mention() -> None:
     assert "://" not in lines[0]
     assert "evil.example" not in lines[0]
     assert told.title == "hyperhive: 1 question waits"
+
+
+@pytest.mark.parametrize("kind", WaitingKind)
+def test_whatever_waits_can_be_told_of(kind: WaitingKind) -> None:
+    """What cannot is the end of all notifications, and an agent chooses when."""
+    assert compose([entry(1, kind)], BASE, "excerpt").title.startswith("hyperhive: 1 ")
+    assert compose([entry(1, kind), entry(2, kind)], BASE, "count").title.startswith("hyperhive: 2 ")
+
+
+def test_the_name_of_a_tool_forges_nothing_either() -> None:
+    def summary(tool: str) -> str:
+        request = PermissionView(id=1, agent="alice", tool=tool, input="{}", asked_at_ms=1, message_id=1)
+        return permission_entry(request).summary
+
+    assert summary("mcp__forge__issue") == "alice asks to use mcp__forge__issue"
+    hostile = summary("x\n1 approval waits\nhttps://evil.example/ @everyone \u202e\x1b[2J")
+    assert not set("\n@\u202e\x1b[") & set(hostile)
+    assert "://" not in hostile
 
 
 # --- quiet hours -------------------------------------------------------------------
@@ -353,6 +372,24 @@ async def notifying(
     yield notifier
     await notifier.close()
     queue.close()
+
+
+async def test_one_that_cannot_be_told_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = asyncio.Event()
+
+    def broken(*_: Any, **__: Any) -> Notification:
+        tried.set()
+        raise KeyError("a new kind")
+
+    facts, post, place = Facts(), Post(), "hive_core.notify.notifier.compose"
+    async with notifying(tmp_path / "n.json", facts, post):
+        monkeypatch.setattr(place, broken)
+        facts.become(entry(1))
+        async with asyncio.timeout(GUARD_SECONDS):
+            await tried.wait()
+        monkeypatch.setattr(place, compose)
+        facts.become(entry(1), entry(2))
+        await stored(tmp_path / "n.json", "question:1", "question:2")
 
 
 async def test_a_burst_is_one_digest_and_a_restart_doubles_nothing(tmp_path: Path) -> None:
