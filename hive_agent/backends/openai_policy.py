@@ -77,8 +77,13 @@ class AllowList:
     def _fits(self, tool: str, pattern: str, arguments: Mapping[str, Any]) -> bool:
         if tool == "Bash":
             return _fits_command(pattern, arguments.get("command"))
-        named = arguments.get("file_path", arguments.get("path"))
-        path = os.path.realpath(self._directory / (named if isinstance(named, str) else "."))
+        # By the name under which this very tool takes its path: others may be given too.
+        named = arguments.get("path" if tool in ("Glob", "Grep") else "file_path")
+        place = self._directory / (named if isinstance(named, str) else ".")
+        looked_for = arguments.get("pattern") if tool == "Glob" else None
+        if isinstance(looked_for, str) and (looked_for.startswith("/") or ".." in looked_for):
+            place /= looked_for
+        path = os.path.realpath(place)
         return fnmatchcase(path, str(self._directory / Path(pattern.replace("**", "*"))))
 
 

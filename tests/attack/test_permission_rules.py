@@ -5,6 +5,9 @@ import subprocess
 
 import pytest
 
+from hive_agent.backends.base import BackendConfig
+from hive_agent.backends.openai_policy import AllowList
+from hive_shared.paths import ContainerPaths
 from hive_shared.permissions import ToolCall, denies, matches, rule_for
 from tests.conftest import need
 
@@ -110,3 +113,22 @@ def test_many_stars_are_matched_without_going_back() -> None:
     assert not matches(f"Bash(x{stars}b)", bash("x" + "a" * 30_000))
     assert matches("Bash(a*b*c)", bash("a-b-b-c"))
     assert not matches("Bash(a*bc*c)", bash("abc"))
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments"),
+    [
+        ("Glob", {"file_path": "ok/a", "path": "/etc", "pattern": "*"}),
+        ("Grep", {"file_path": "ok/a", "path": "/etc", "pattern": "x"}),
+        ("Glob", {"path": "ok", "pattern": "/etc/*"}),
+        ("Glob", {"path": "ok", "pattern": "../../etc/*"}),
+        ("Read", {"path": "ok/a", "file_path": "/etc/passwd"}),
+    ],
+)
+async def test_the_list_of_the_openai_backend_looks_at_the_path_that_is_used(
+    tool: str, arguments: dict[str, str]
+) -> None:
+    allowed = AllowList(BackendConfig(ContainerPaths(), "a", "agent", "m", builtin_tools=[f"{tool}(ok*)"]))
+    assert not (await allowed.decide(tool, arguments, "")).allowed
+    inside = {"pattern": "*.py", "path": "ok", "file_path": "ok/a"}
+    assert (await allowed.decide(tool, inside, "")).allowed
