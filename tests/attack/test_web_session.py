@@ -85,6 +85,7 @@ async def test_every_route_with_data_or_changes_is_behind_the_gate(hive: WebHive
     }
     assert {path for _, path in public} == {
         "/", "/login", "/favicon.ico", "/static/{path:path}", "/agents/{name}", "/agents/{name}/",
+        "/stats", "/agents/{name}/stats",
     }  # fmt: skip
     assert [path for method, path in public if method == "POST"] == ["/login"]
 
