@@ -232,10 +232,10 @@ class Harness:
 
     async def _work_on(self, message: Message) -> None:
         async with self._backend_free:
+            await self._permissions.turn_began(message.id, redelivered=message.redelivered)
             unread = self._inbox.unread
             self.status.turn_began(message, unread)
             self._began(message, unread)
-            self._permissions.turn_began(message.id, redelivered=message.redelivered)
             result = await self._turn(message, unread)
             self._ended(message, result)
         await self._permissions.turn_ended()

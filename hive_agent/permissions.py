@@ -18,7 +18,17 @@ from hive_agent.backends.tool_gate import ToolDecision
 from hive_agent.link import Link
 from hive_agent.status import Status
 from hive_shared.errors import HiveError
-from hive_shared.permissions import PermissionOptions, ToolCall, Verdict, decide, denies, key_of
+from hive_shared.permissions import (
+    EVERYTHING,
+    LOOKING,
+    PermissionOptions,
+    ToolCall,
+    Verdict,
+    decide,
+    denies,
+    key_of,
+)
+from hive_shared.redact import PATTERNS
 from hive_shared.wire import (
     PERMISSION_INPUT_MAX_CHARACTERS,
     TEXT_MAX_CHARACTERS,
@@ -69,9 +79,12 @@ class Permissions:
 
     # --- turns ---
 
-    def turn_began(self, message_id: int, *, redelivered: bool) -> None:
-        """From now on calls belong to the turn of this message."""
+    async def turn_began(self, message_id: int, *, redelivered: bool) -> None:
+        """From now on calls belong to the turn of this message. A backend that asks about none of them
+        (`command_rules`) keeps to the operator's rules of now.
+        """
         self._message_id, self._asked = message_id, redelivered  # an earlier process may have asked
+        await self._current_rules()
 
     async def turn_ended(self) -> None:
         """What was decided for this turn is over, and nobody waits any more."""
@@ -113,7 +126,10 @@ class Permissions:
         # What cannot be said on a command line is not allowed, or denied with its whole tool.
         may = [rule for rule in (*before, *self._rules.allow) if _FOR_A_COMMAND_LINE.match(rule)]
         may_not = [rule if _FOR_A_COMMAND_LINE.match(rule) else rule.partition("(")[0] for rule in denied]
-        return may, [rule for rule in may_not if rule != "*"]
+        if EVERYTHING in may_not:  # which no list of tools knows: then each by its name
+            named = (rule.partition("(")[0] for rule in (*allowed, *may, *may_not, *LOOKING))
+            return [], [tool for tool in dict.fromkeys(named) if tool != EVERYTHING]
+        return may, may_not
 
     def _verdict(self, call: ToolCall, rules: PermissionRules) -> Verdict | None:
         """None where nothing is said of the call, and no policy is configured."""
@@ -157,7 +173,8 @@ class Permissions:
         self._asked = True
         request = self._request(call, said, self._message_id)
         told = call if call.shown is None else replace(call, input=call.shown)
-        with _Parked(self._status, self._waiting, f"{call.tool}: {told.subject or request.input}"):
+        what = PATTERNS.clean_text(f"{call.tool}: {told.subject or request.input}")
+        with _Parked(self._status, self._waiting, what):
             self._note(f"waits for the operator: may it use {call.tool}?")
             try:
                 view = await self._link.call(request)
