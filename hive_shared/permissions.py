@@ -308,6 +308,7 @@ def commands_of(line: str) -> tuple[list[str], bool]:
     than the shell does.
     """
     parts, plain, quote, start, at = [], True, "", 0, 0
+    looked_to = 0  # comments were looked for quotes up to here; nothing is looked at twice
     while at < len(line):
         character = line[at]
         step = 1
@@ -331,10 +332,11 @@ def commands_of(line: str) -> tuple[list[str], bool]:
             quote = "" if character == quote else quote
         elif character in "'\"":
             quote = character
-        elif character == "#" and (at == 0 or line[at - 1] in _BEFORE_COMMENT):
-            comment = line[at:].partition("\n")[0]
-            if _QUOTING & set(comment):
-                step, plain = len(comment), False
+        elif character == "#" and at >= looked_to and (at == 0 or line[at - 1] in _BEFORE_COMMENT):
+            end = line.find("\n", at)
+            looked_to = len(line) if end < 0 else end
+            if _QUOTING & set(line[at:looked_to]):
+                step, plain = looked_to - at, False
         elif character in "<>" or line.startswith("&>", at):
             match = _HARMLESS.match(line, at)
             plain = plain and match is not None
@@ -363,6 +365,7 @@ def _dollar(line: str, at: int, plain: bool) -> tuple[int, bool]:
 
 def _bare(command: str) -> str:
     """Without what stands before the program: keywords, variables, `sudo`."""
-    while (match := _ASSIGNMENT.match(command) or _KEYWORD.match(command)) is not None:
-        command = command[match.end() :]
-    return command
+    at = 0
+    while (match := _ASSIGNMENT.match(command, at) or _KEYWORD.match(command, at)) is not None:
+        at = match.end()
+    return command[at:]
