@@ -164,6 +164,11 @@ class Confs:
 # whatever order the flags are in.
 NIX_DAEMON_COVER: Final = "--tmpfs=/nix/var/nix/daemon-socket:ro,mode=0000"
 
+# By itself nspawn lets /dev/shm grow to a tenth of the host's memory. What lies in it counts for the
+# container and belongs to no process: where its limit is smaller, the kernel would end one process after the
+# other, and free nothing. The size is that of the local runtime.
+SHM_COVER: Final = f"--tmpfs=/dev/shm:mode=1777,nosuid,nodev,size={2**28}"
+
 # nspawn has a list of system calls that it allows. io_uring is on it: it does without a system call what a
 # filter forbids, and kernels were broken through by it again and again. Programs fall back.
 NO_IO_URING: Final = tuple(
@@ -188,6 +193,7 @@ def nspawn_flags(binds: Sequence[Bind], *, private_users: bool, system_call_filt
     """Flags of ours for systemd-nspawn; raises `BadRequest` for a path that no flag can name."""
     return [
         NIX_DAEMON_COVER,
+        SHM_COVER,
         *(NO_IO_URING if system_call_filter else ()),
         *(_bind_flag(bind, private_users=private_users) for bind in binds),
     ]

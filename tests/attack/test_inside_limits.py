@@ -90,7 +90,8 @@ result = attempt(lambda: fill("/dev/shm")); size = os.path.getsize("/dev/shm/hog
 tell([result, size, attempt(lambda: open("/dev/hog", "w").close())])
 """
     result, size, dev = await inside.python(code)
-    assert (result, dev) == ("ENOSPC", "EROFS")
+    assert result == "ENOSPC"
+    assert dev == ("done" if inside.nspawn else "EROFS")  # nspawn's has a few MiB
     assert size <= 2**28
     assert await bob_is_well(inside)
 

@@ -132,6 +132,7 @@ def test_flags_are_what_a_shell_splits_them_into() -> None:
     )
     assert done.stdout.splitlines() == [
         "--tmpfs=/nix/var/nix/daemon-socket:ro,mode=0000",
+        "--tmpfs=/dev/shm:mode=1777,nosuid,nodev,size=268435456",
         "--system-call-filter=~io_uring_setup",
         "--system-call-filter=~io_uring_enter",
         "--system-call-filter=~io_uring_register",
