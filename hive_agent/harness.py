@@ -243,6 +243,7 @@ class Harness:
 
     async def _turn(self, message: Message, unread: int) -> TurnResult:
         try:
+            await self._tool_server.ready()
             return await self._runner.run(wake_prompt(message, unread, self.config.agent))
         except asyncio.CancelledError:
             end = {

@@ -467,6 +467,7 @@ class ToolServer:
         self._listener: socket.socket | None = None
         self._server: asyncio.Server | None = None
         self._sessions: set[asyncio.Task[None]] = set()
+        self._is_ready = False
 
     async def start(self) -> None:
         self._listener = listen(self._path, mode=0o600)
@@ -495,6 +496,16 @@ class ToolServer:
         self._sessions.discard(session)
         if not session.cancelled() and (error := session.exception()) is not None:
             log.error("mcp: a session broke: %s", error, exc_info=error)
+
+    async def ready(self) -> None:
+        """Return once a session would be answered at once.
+
+        Before the first turn: a CLI does not wait for a server that is slow to answer, and its model would
+        then have no tools in that turn.
+        """
+        if not self._is_ready:
+            await asyncio.to_thread(_load_sdk)
+            self._is_ready = True
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         serve = await asyncio.to_thread(_load_sdk)

@@ -8,7 +8,7 @@ JSON lines and the journal have them as fields of their own.
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
 from typing import Any, Final
 
 Value = int | str
@@ -57,6 +57,13 @@ def about(**fields: Value | Iterable[Value] | None) -> Iterator[None]:
         yield
     finally:
         _about.reset(token)
+
+
+def about_nothing() -> Context:
+    """The context for a task that outlives what started it: its lines are not about that."""
+    context = copy_context()
+    context.run(_about.set, {})
+    return context
 
 
 def bound() -> dict[str, tuple[Value, ...]]:

@@ -39,6 +39,7 @@ from hive_core.containers.command import run as run_program
 from hive_core.containers.console import Console
 from hive_core.containers.local_build import Machine, build_apart
 from hive_shared.errors import HiveError, NotFound
+from hive_shared.log_fields import about_nothing
 from hive_shared.paths import HostPaths
 
 log = logging.getLogger(__name__)
@@ -167,7 +168,9 @@ class LocalRuntime:
         self._console(agent).note(f"{box.spec.container} starts, {self.isolation}")
         run = await self._launch(box)
         box.run = run
-        run.task = asyncio.create_task(self._supervise(box, run), name=f"container-{agent}")
+        run.task = asyncio.create_task(
+            self._supervise(box, run), name=f"container-{agent}", context=about_nothing()
+        )
 
         try:
             await self._wait_until_up(box, run)
