@@ -5,7 +5,12 @@ import shutil
 import signal
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# No test is timed: a busy machine is not a fault of what is tested.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 PROJECT = Path(__file__).resolve().parent.parent
 

@@ -170,8 +170,9 @@ class Hive:
         return await self.question()
 
     async def answer(self, question: QuestionView, text: str) -> None:
-        loop = self.breaker.asked_about(question.id)
-        assert loop is not None
+        async with asyncio.timeout(10):  # the question is stored a moment before the loop is told so
+            while (loop := self.breaker.asked_about(question.id)) is None:
+                await asyncio.sleep(0)
         effect = lambda *given: self.breaker.settle(loop, THE_OPERATOR, *given)  # noqa: E731
         await self.parts.questions.answer(question.id, text, THE_OPERATOR, effect=effect)
 
