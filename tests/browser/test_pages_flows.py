@@ -63,7 +63,8 @@ def row(page: Page, name: str) -> Locator:
 
 
 async def press(page: Page, name: str, accept: str = "") -> None:
-    await page.get_by_role("button", name=name, exact=True).click()
+    """By its name, or by how that begins: some go on with a number."""
+    await page.get_by_role("button", name=re.compile(f"^{re.escape(name)}( ?\\(|$)")).click()
     if accept:
         await page.get_by_role("dialog").get_by_role("button", name=accept, exact=True).click()
 

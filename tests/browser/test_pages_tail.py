@@ -232,8 +232,9 @@ def test_on_a_phone_all_of_it_works_without_scrolling_sideways(browser: Browser,
     page.locator("#find-text").fill("parser")
     expect(page.locator("#find-count")).to_contain_text(" of ")
     page.get_by_role("button", name="Previous place").tap()
-    for fold in page.locator("#rows details:not([open]) > summary").all():
-        fold.tap()
+    closed = page.locator("#rows details:not([open]) > summary")
+    while closed.count():
+        closed.first.tap()
     widths = page.evaluate("""() => {
       const terminal = document.querySelector('#terminal');
       return [document.documentElement.scrollWidth - innerWidth, terminal.scrollWidth - terminal.clientWidth];
