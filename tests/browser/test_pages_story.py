@@ -168,7 +168,7 @@ async def test_a_change_clicked_through_to_its_end_and_back(rehearsal_hive: Hive
     await expect(failed.locator(".build-log")).to_contain_text("agent.nix")
     await expect(chip).to_have_text(second)
     await watched.shoot("09-failed")
-    await page.get_by_role("button", name=re.compile("^Dismiss failed")).click()
+    await failed.get_by_role("button", name=re.compile("^Dismiss failed")).click()
 
     await page.get_by_role("button", name="History of alice").click()
     await expect(page.locator("#panel-history > li")).to_have_count(2)
