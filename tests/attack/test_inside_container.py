@@ -114,8 +114,6 @@ tell(found)
 async def test_no_port_of_the_hive_is_worth_anything_from_inside(inside: Inside) -> None:
     """Agents' own ports, 8000 and 8100 to 8999: whichever of them are open lead to the dashboard's login."""
     url = (await inside.hive.call(wire.DaemonStatus())).dashboard_url
-    bob = await inside.hive.agent("bob")
-    assert bob is not None
     code = f"""
 dashboard = int({url!r}.rstrip("/").rsplit(":", 1)[1])
 def answer(port, raw):
@@ -145,7 +143,7 @@ for port in ports:
 tell({{"ours": ours, "found": found}})
 """
     found = await inside.python(code)
-    assert bob.port in found["ours"]
+    assert found["ours"], "a port that another hive on this machine has is left to it, but not all of them"
     assert {status for status, _, _ in found["found"]} <= {307, 400, 405, 421}
     leading = {line for _, where, _ in found["found"] for line in where}
     assert {line for line in leading if not line.startswith(f"location: {url.rstrip('/')}/agents/")} == set()

@@ -87,6 +87,7 @@ async def test_one_number_shows_the_whole_way_of_an_approval(hive: Hive) -> None
     [asked] = await eventually(waiting, "the change is asked for")
     await hive.call(wire.Approve(approval_id=asked.id, commit=asked.commit))
 
+    await eventually(lambda: "deployed" in str(of(hive, "approval", asked.id)), "the log has it")
     told = of(hive, "approval", asked.id)
     states = [text.partition(": apply_commit alice: ")[2] for text in told if "apply_commit alice: " in text]
     assert states == ["pending", "approved", "building (build)", "building (switch)", "deployed"]
