@@ -14,10 +14,12 @@ Facts, tried with Codex CLI 0.169.0 against a scripted Responses API:
 import json
 import os
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hive_agent import mcp_launch
 from hive_agent.backends.base import MCP_SERVER, BackendConfig
 from hive_agent.backends.claude_command import api_key, read_small_file
 
@@ -135,13 +137,19 @@ def _servers(config: BackendConfig) -> dict[str, dict[str, Any]]:
         if not tools and not whole:
             continue
         servers[name] = {
-            "command": declared["command"],
-            "args": declared.get("args", []),
-            "env": declared.get("env", {}),
+            **_start(name, declared, config.paths.mcp_config),
             "tool_timeout_sec": CALL_SECONDS,
             **({} if whole else {"enabled_tools": tools}),
         }
     return servers
+
+
+def _start(name: str, declared: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """How to start it. An environment may hold secrets, so none is on this command line."""
+    if not declared.get("env"):
+        return {"command": declared["command"], "args": declared.get("args", [])}
+    launch = str(Path(mcp_launch.__file__).resolve())
+    return {"command": sys.executable, "args": ["-I", "-S", launch, str(file), name]}
 
 
 def _system_prompt(file: Path) -> str:

@@ -142,3 +142,19 @@ async def test_rules_that_it_cannot_keep_give_no_turn(agent: Any) -> None:
     result, _ = await alice.turn()
     assert (result.outcome, alice.api.requests) == (Outcome.FAILED, [])
     assert "Bash(git *)" in result.note
+
+
+async def test_a_server_of_the_agents_own_gets_its_environment(agent: Any) -> None:
+    alice = await agent([Said("I ask.", [Called("mcp__forge__send", {"to": "bob"})]), Said("Fine.")],
+                        extra_mcp_tools=["mcp__forge"])  # fmt: skip
+    config = alice.files.paths.mcp_config
+    servers = json.loads(config.read_text())["mcpServers"]
+    start = f'printf %s "$TOKEN" > {alice.files.root}/token; exec "$0" "$@"'
+    own = servers["hyperhive"]
+    servers["forge"] = {"command": "sh", "args": ["-c", start, own["command"], *own["args"]],
+                        "env": {"TOKEN": "of-the-forge"}}  # fmt: skip
+    config.write_text(json.dumps({"mcpServers": servers}))
+    result, _ = await alice.turn()
+    assert result.outcome is Outcome.OK, result.note
+    assert [call["name"] for call in alice.files.calls()] == ["send"]
+    assert (alice.files.root / "token").read_text() == "of-the-forge"

@@ -1,10 +1,12 @@
 """How the events and sentences of the Codex CLI are read, without the CLI."""
 
 import json
+import subprocess
 import time
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hive_agent.backends.base import BackendConfig, Outcome
-from hive_agent.backends.codex_command import toml, unenforceable
+from hive_agent.backends.codex_command import arguments, toml, unenforceable
 from hive_agent.backends.codex_lines import Reading, failure
 from hive_shared.paths import ContainerPaths
 from hive_shared.permissions import ToolCall
+from tests.support.claude import AgentFiles
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -115,6 +118,24 @@ def test_rules_that_cannot_be_kept_are_named(tools: list[str], gate: Gate | None
     why = unenforceable(config)
     assert bool(why) is bool(named)
     assert named in why
+
+
+def test_what_a_servers_environment_holds_is_on_no_command_line(tmp_path: Path) -> None:
+    files = AgentFiles(tmp_path)
+    files.write()
+    shell = {"command": "sh", "args": ["-c", 'printf "%s %s" "$TOKEN" "$0" > got', "an argument"]}
+    declared = {"forge": {"type": "stdio", **shell, "env": {"TOKEN": "nobody-may-see"}}}
+    files.paths.mcp_config.write_text(json.dumps({"mcpServers": declared}))
+    config = files.config(Path(), {}, extra_mcp_tools=["mcp__forge"])
+    line = arguments("codex", config, "m", None)
+    assert "nobody-may-see" not in "".join(line)
+    (option,) = (word for word in line if word.startswith("mcp_servers.forge="))
+    server = tomllib.loads(f"server = {option.partition('=')[2]}")["server"]
+    subprocess.run([server["command"], *server["args"]], cwd=tmp_path, check=True)
+    assert (tmp_path / "got").read_text() == "nobody-may-see an argument"
+    missing = subprocess.run([server["command"], *server["args"][:-1], "none"], capture_output=True)
+    assert missing.returncode == 1
+    assert b"MCP server none" in missing.stderr
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))

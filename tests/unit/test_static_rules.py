@@ -28,6 +28,7 @@ STARTS_PROGRAMS = {
     "hive_agent/backends/login_claude.py": "its login",
     "hive_agent/backends/guard.py": "what it guards",
     "hive_agent/backends/codex.py": "the Codex CLI",
+    "hive_agent/mcp_launch.py": "an MCP server that agent.nix declares, in the container",
     "hive_agent/backends/openai_run.py": "the tools Bash, Glob and Grep of an agent, in the container",
     "hive_agent/backends/rehearsal_edits.py": "what a rehearsal is told to run, in the container",
 }
