@@ -485,6 +485,18 @@ class ReminderSet(Model):
     due_at_ms: int
 
 
+class ReminderView(Model):
+    """One pending reminder of an agent, as it wrote it: up to 500 characters. Gone once `closed`."""
+
+    id: int
+    agent: str
+    body: str
+    truncated: bool = False
+    due_at_ms: int
+    set_at_ms: int
+    closed: Literal["", "delivered", "cancelled", "dropped"] = ""
+
+
 class ApprovalAsked(Model):
     """The approval that now waits for the operator; `existing` if the same request was made before."""
 
@@ -550,6 +562,13 @@ class MessageList(Model):
     """Messages, oldest first."""
 
     messages: list[Message]
+
+
+class MessageThread(Model):
+    """A message with what it answers and what answers that, oldest first; `cut`: there is more of it."""
+
+    messages: list[Message]
+    cut: bool = False
 
 
 class HiveStatus(Model):
@@ -1131,6 +1150,14 @@ class Messages(Request[MessageList]):
     follow: bool = False
 
 
+class Thread(Request[MessageThread]):
+    """A message with what it answers and all that answers that: up to 200 messages, long bodies shortened."""
+
+    result: ClassVar[type[Model]] = MessageThread
+    op: Literal["thread"] = "thread"
+    message_id: MessageId
+
+
 class Waiting(Request[WaitingList]):
     """Everything that waits for the operator; with `follow` then each change, without end."""
 
@@ -1280,6 +1307,7 @@ _HOST: tuple[type[Request[Any]], ...] = (
     Send,
     Inbox,
     Messages,
+    Thread,
     Waiting,
     Dismiss,
     NotifyTest,

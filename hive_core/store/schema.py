@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final
 from sqlalchemy import BigInteger, Index, Integer, MetaData, Table, Text, text
 from sqlmodel import Field, SQLModel
 
-HEAD_REVISION: Final = "0005"  # the newest migration; a database that says so needs none
+HEAD_REVISION: Final = "0006"  # the newest migration; a database that says so needs none
 
 _Id = BigInteger().with_variant(Integer(), "sqlite")  # AUTOINCREMENT wants exactly INTEGER
 _AUTOINCREMENT: Final[dict[str, Any]] = {"sqlite_autoincrement": True}
@@ -295,6 +295,31 @@ class Reminder(HiveTable, table=True):
     set_at_ms: int = _big()
 
 
+class Schedule(HiveTable, table=True):
+    """Messages that the operator has sent to an agent again and again: cron's words in a time zone."""
+
+    __tablename__ = "schedule"
+    __table_args__ = (
+        Index("ix_schedule_next", "next_at_ms"),
+        Index("ix_schedule_agent", "agent"),
+        _AUTOINCREMENT,
+    )
+    id: int | None = _id()
+    host: str
+    agent: str
+    cron: str
+    timezone: str  # of the IANA database
+    body: str = Field(sa_type=Text)
+    made_at_ms: int = _big()
+    made_by: str
+    paused: str = ""  # why: operator, purged, over; empty: it is not
+    next_at_ms: int | None = _big(default=None)  # none while it is paused
+    last_at_ms: int | None = _big(default=None)  # when a run was last dealt with
+    last_outcome: str = ""  # sent, skipped
+    last_message_id: int | None = _big(default=None)  # may name a message vacuumed since
+    missed: int = 0  # runs since the last message that sent none
+
+
 class Audit(HiveTable, table=True):
     """Who did what, when, and how it ended. Triggers refuse to change or delete a row."""
 
@@ -335,5 +360,6 @@ tool_hour: Final[Table] = metadata.tables["tool_hour"]
 permission: Final[Table] = metadata.tables["permission"]
 permission_rule: Final[Table] = metadata.tables["permission_rule"]
 reminder: Final[Table] = metadata.tables["reminder"]
+schedule: Final[Table] = metadata.tables["schedule"]
 audit: Final[Table] = metadata.tables["audit"]
 session: Final[Table] = metadata.tables["session"]

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from hive_core.reminders import BODY_PREFIX, PENDING_MAX
-from hive_shared.errors import TooMany
+from hive_shared.errors import NotFound, TooMany
 from hive_shared.wire import BODY_MAX_BYTES, Message, Recv, Remind
-from tests.support.core_parts import ALICE, BOB, FakeClock, Parts, running
+from tests.support.core_parts import ALICE, BOB, OPERATOR, FakeClock, Parts, running
 
 GUARD_SECONDS = 30.0
 
@@ -134,3 +134,46 @@ async def test_one_agent_can_have_only_so_many_pending(tmp_path: Path) -> None:
         with pytest.raises(TooMany, match="alice has 50"):
             await parts.reminders.set(ALICE, Remind(body="x", after_seconds=3600))
         await parts.reminders.set(BOB, Remind(body="x", after_seconds=3600))
+
+
+async def test_an_agent_sees_and_cancels_its_own_ones_alone(tmp_path: Path) -> None:
+    async with running(tmp_path / "b.sqlite") as parts:
+        first = await parts.reminders.set(ALICE, Remind(body="x" * 501, after_seconds=7200))
+        sooner = await parts.reminders.set(ALICE, Remind(body="sooner", after_seconds=3600))
+        other = await parts.reminders.set(BOB, Remind(body="bob's", after_seconds=3600))
+        mine = await parts.reminders.of("alice")
+        assert [view.id for view in mine] == [sooner.reminder_id, first.reminder_id]
+        assert [(len(view.body), view.truncated) for view in mine] == [(6, False), (500, True)]
+        with pytest.raises(NotFound, match="not pending for alice"):
+            await parts.reminders.cancel(ALICE, other.reminder_id)
+        cancelled = await parts.reminders.cancel(ALICE, sooner.reminder_id)
+        assert (cancelled.closed, [view.id for view in await parts.reminders.of("alice")]) == (
+            "cancelled",
+            [first.reminder_id],
+        )
+        await parts.reminders.cancel(OPERATOR, other.reminder_id)
+        with pytest.raises(NotFound):
+            await parts.reminders.cancel(OPERATOR, other.reminder_id)
+        assert [view.agent for view in await parts.reminders.pending()] == ["alice"]
+        assert (await parts.audit.recent(1))[0].detail == "of bob"
+
+
+async def test_whoever_shows_reminders_is_told_of_each_change(tmp_path: Path) -> None:
+    async with running(tmp_path / "b.sqlite") as parts:
+        seen: list[tuple[str, str]] = []
+        parts.reminders.subscribe(lambda view: seen.append((view.body, view.closed)))
+        await parts.reminders.set(ALICE, Remind(body="taken back", after_seconds=60))
+        await parts.reminders.cancel(ALICE, 1)
+        await parts.reminders.set(ALICE, Remind(body="forgotten", after_seconds=60))
+        await parts.reminders.forget("alice")
+        await parts.reminders.set(BOB, Remind(body="delivered", after_seconds=0))
+        async with delivering(parts):
+            await next_message(parts, "bob")
+        assert seen == [
+            ("taken back", ""),
+            ("taken back", "cancelled"),
+            ("forgotten", ""),
+            ("forgotten", "dropped"),
+            ("delivered", ""),
+            ("delivered", "delivered"),
+        ]
