@@ -45,8 +45,14 @@ log = logging.getLogger(__name__)
 
 ASK_WAIT_SECONDS: Final = 120.0  # of one question to core; then it is asked again
 RULES_SECONDS: Final = 2.0  # for core to tell its rules; then those that it told last hold
+FIRST_RULES_SECONDS: Final = 60.0  # for core to tell them for the first time; until then no tool is used
 MARK_FILE: Final = "hyperhive-conversation.json"
 TEXT_KEPT_CHARACTERS: Final = 4000  # of one argument, where all of them are too long
+
+UNKNOWN_RULES: Final = (
+    "This call is not allowed for now: the hive's daemon has not told the operator's rules yet. "
+    "Try it again in a minute, or do without."
+)
 
 _OWN = f"mcp__{MCP_SERVER}__"
 _MARK = re.compile(r"[0-9a-f]{32}\Z")
@@ -72,7 +78,7 @@ class Permissions:
         self._options = options
         self._allowed = tuple(allowed)
         self._mark = _Mark(state_dir)
-        self._rules = PermissionRules()
+        self._rules: PermissionRules | None = None  # None: core never told them to this process
         self._message_id: int | None = None
         self._asked = False
         self._waiting: list[str] = []  # what is waited for, for the badge
@@ -107,6 +113,8 @@ class Permissions:
         if call.tool.startswith(_OWN):
             return None
         rules = await self._current_rules()
+        if rules is None:
+            return ToolDecision(allowed=False, message=UNKNOWN_RULES)
         match self._verdict(call, rules):
             case None:
                 return None
@@ -122,9 +130,10 @@ class Permissions:
         if asks:
             return (list(allowed) if self._options is None else []), []
         before = list(allowed) if self._options is None else [*self._options.allow, *self._allowed]
-        denied = [*(self._options.deny if self._options else ()), *self._rules.deny]
+        rules = self._rules or PermissionRules(deny=[EVERYTHING])  # unknown: any of them may be denied
+        denied = [*(self._options.deny if self._options else ()), *rules.deny]
         # What cannot be said on a command line is not allowed, or denied with its whole tool.
-        may = [rule for rule in (*before, *self._rules.allow) if _FOR_A_COMMAND_LINE.match(rule)]
+        may = [rule for rule in (*before, *rules.allow) if _FOR_A_COMMAND_LINE.match(rule)]
         may_not = [rule if _FOR_A_COMMAND_LINE.match(rule) else rule.partition("(")[0] for rule in denied]
         if EVERYTHING in may_not:  # which no list of tools knows: then each by its name
             named = (rule.partition("(")[0] for rule in (*allowed, *may, *may_not, *LOOKING))
@@ -155,12 +164,13 @@ class Permissions:
             f"This call of {call.tool} is not allowed for this agent{why}. Find another way, or do without."
         )
 
-    async def _current_rules(self) -> PermissionRules:
-        """As core has them now; while it is away, as it had them last."""
-        if self._link.connected:
+    async def _current_rules(self) -> PermissionRules | None:
+        """As core has them now; while it is away, as it had them last. None if it has never told them."""
+        if self._link.connected or self._rules is None:
+            patience = FIRST_RULES_SECONDS if self._rules is None else RULES_SECONDS
             try:
                 asking = GetPermissionRules(session=self._mark.value)
-                self._rules = await self._link.call(asking, patience_seconds=RULES_SECONDS)
+                self._rules = await self._link.call(asking, patience_seconds=patience)
             except HiveError as error:
                 log.warning("permission_rules: %s", error.message)
         return self._rules

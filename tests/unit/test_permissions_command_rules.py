@@ -1,12 +1,13 @@
 """The operator's rules for a backend that decides by a list and asks about no call."""
 
+import asyncio
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from hive_agent.link import Link
-from hive_agent.permissions import Permissions
+from hive_agent.permissions import FIRST_RULES_SECONDS, UNKNOWN_RULES, Permissions
 from hive_agent.status import Status
 from hive_shared.errors import Unavailable
 from hive_shared.permissions import LOOKING, PermissionOptions, ToolCall
@@ -69,3 +70,59 @@ async def test_what_it_waits_for_is_told_without_secrets(tmp_path: Path) -> None
     assert decision is not None
     assert not decision.allowed
     assert told == ["Bash: curl -H [redacted]"]
+
+
+class Away(Core):
+    """A core that cannot be reached before it `returns`."""
+
+    def __init__(self, *deny: str) -> None:
+        super().__init__(*deny)
+        self.connected = False
+        self.returns = asyncio.Event()
+        self.patience: list[float] = []
+
+    async def call(self, request: Any, **how: Any) -> PermissionRules:
+        patience_seconds = how["patience_seconds"]
+        self.patience.append(patience_seconds)
+        if patience_seconds == FIRST_RULES_SECONDS:
+            await self.returns.wait()
+        if not self.connected:
+            raise Unavailable("nobody is there")
+        return await super().call(request)
+
+
+async def test_before_the_operators_rules_are_known_nothing_is_used_and_calls_wait_for_them(
+    tmp_path: Path,
+) -> None:
+    core = Away("Bash(rm *)")
+    rules = permissions(tmp_path, core, None)
+    checks = [
+        asyncio.create_task(rules.check(ToolCall("Bash", {"command": line}), "")) for line in ("rm x", "ls")
+    ]
+    while len(core.patience) < 2:
+        await asyncio.sleep(0)
+    assert rules.command_rules(["Bash"], asks=False)[0] == []
+    assert not any(check.done() for check in checks)
+    core.connected = True
+    core.returns.set()
+    denied, unsaid = await asyncio.gather(*checks)
+    assert denied is not None
+    assert not denied.allowed
+    assert unsaid is None
+    core.connected = False  # what is known holds on
+    again = await rules.check(ToolCall("Bash", {"command": "rm y"}), "")
+    assert again is not None
+    assert not again.allowed
+    assert len(core.patience) == 2, "nobody waits for a core that is away once its rules are known"
+
+
+async def test_where_core_never_tells_its_rules_calls_are_refused_in_the_end(tmp_path: Path) -> None:
+    core = Away()
+    core.returns.set()
+    for options in (None, PermissionOptions(allow=("Bash",))):
+        rules = permissions(tmp_path, core, options)
+        await rules.turn_began(1, redelivered=False)
+        assert rules.command_rules(["Bash"], asks=False)[0] == []
+        decision = await rules.check(ToolCall("Bash", {"command": "ls"}), "")
+        assert decision is not None
+        assert (decision.allowed, decision.message) == (False, UNKNOWN_RULES)
