@@ -1,6 +1,7 @@
 """Bring a database to the tables of today, or say clearly why not."""
 
 import contextlib
+import logging
 import os
 import sqlite3
 from pathlib import Path
@@ -12,8 +13,11 @@ from sqlalchemy.exc import DatabaseError
 from hive_core.store import schema
 from hive_shared.errors import Unavailable
 
+log = logging.getLogger(__name__)
+
 MIGRATIONS: Final = Path(__file__).resolve().parent / "migrations"
 VERSION_TABLE: Final = "alembic_version"
+COPIES_KEPT: Final = 2  # of the database before a migration, each as large as it was
 CHECKED_BYTES: Final = 128 * 2**20  # of a database, before it is used: about half a second
 WAY_BACK: Final = (
     "move it away with its -wal and -shm files and restore a backup (`hive-c0re restore`); "
@@ -40,6 +44,7 @@ def bring_up_to_date(engine: Engine, path: Path) -> None:
             if _revision(connection, path) != schema.HEAD_REVISION:
                 _upgrade(connection, path)
             _check_tables(connection, path)
+        _forget_old_copies(path)
     except DatabaseError as error:
         raise Unavailable(
             f"the database {path} cannot be used: {reason(error)}; "
@@ -86,6 +91,16 @@ def _keep_a_copy(engine: Engine, path: Path) -> None:
             f"the database {path} has to be migrated, and no copy of it can be made before: {error}; "
             f"make room for one more ({path.stat().st_size // 2**20 + 1} MiB), then start again"
         ) from None
+
+
+def _forget_old_copies(path: Path) -> None:
+    """Once this hyperhive's tables are there: what is older than the newest copies, in nobody's way back."""
+    copies = [each for each in path.parent.iterdir() if each.name.startswith(copy_before(path, "").name)]
+    for old in sorted(copies, key=lambda copy: copy.lstat().st_mtime_ns)[:-COPIES_KEPT]:
+        try:
+            old.unlink()
+        except OSError as error:
+            log.warning("%s: %s; it is not needed any more", old, error.strerror)
 
 
 def _sync(path: Path) -> None:

@@ -84,6 +84,21 @@ async def test_a_new_database_and_one_of_today_leave_no_copy(tmp_path: Path) -> 
     assert [name for name in os.listdir(tmp_path) if "before" in name] == []
 
 
+async def test_the_newest_two_copies_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "b.sqlite"
+    made_by(path, FORMER[0])
+    older = [copy_before(path, revision) for revision in ("9003", "9002", "9001")]
+    for age, copy in enumerate(older, start=1):  # the highest number is not the newest
+        copy.write_bytes(b"a copy")
+        os.utime(copy, ns=(0, age))
+    other = path.with_name("other.sqlite.before-migration-of-0001")
+    other.write_bytes(b"of another database")
+    await (await Store.open(path)).close()
+    kept = sorted(name for name in os.listdir(tmp_path) if name.startswith("b.sqlite.before"))
+    assert kept == sorted([copy_before(path, FORMER[0]).name, older[-1].name])
+    assert other.exists()
+
+
 async def test_without_room_for_the_copy_nothing_is_migrated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
