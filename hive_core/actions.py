@@ -24,6 +24,7 @@ from hive_core.broker import Broker
 from hive_core.builds import Builds
 from hive_core.deploy import Deployer
 from hive_core.exchanges import LoopLimits
+from hive_core.fair_share import fair_share
 from hive_core.feed import Feed
 from hive_core.floods import Floods
 from hive_core.lifecycle import Lifecycle
@@ -649,7 +650,8 @@ class Actions:
         position = self.feed.position()
         approvals = await self.pending(who, resolved=RESOLVED_SHOWN)
         questions = await self.open_questions(who)
-        permissions = (await self.permissions(who)).requests[:PERMISSIONS_SHOWN]
+        asked = (await self.permissions(who)).requests
+        permissions = fair_share(asked, lambda request: request.agent, PERMISSIONS_SHOWN)
         inbox = await self.inbox(who)
         messages = await self.messages(who, MESSAGES_SHOWN)
         activity = await self.activity(who, ACTIVITY_SHOWN)

@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Final
 
+from hive_core.fair_share import fair_share
 from hive_core.feed import Feed
 from hive_core.waiting.sources import Source
 from hive_shared.errors import Unavailable
@@ -108,7 +109,7 @@ class WaitingQueue:
 
 
 def _listed(entries: list[WaitingEntry]) -> WaitingList:
-    return WaitingList(entries=entries[:SHOWN], total=len(entries))
+    return WaitingList(entries=fair_share(entries, lambda entry: entry.who, SHOWN), total=len(entries))
 
 
 def _changes(

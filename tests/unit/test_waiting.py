@@ -290,6 +290,7 @@ async def test_a_list_has_a_bound_and_tells_how_much_there_is(waiting: Waiting) 
             await waiting.ask(Principal.agent(f"agent{number}", via="agent socket"))
     listed = waiting.queue.listed()
     assert (len(listed.entries), listed.total) == (SHOWN, SHOWN + 20)
+    assert len({entry.who for entry in listed.entries}) == SHOWN // 20 + 1, "some agent is not seen at all"
 
 
 async def test_a_dismissal_is_audited_and_the_snapshot_has_the_queue(tmp_path: Path) -> None:

@@ -8,12 +8,14 @@ from pathlib import Path
 import httpx
 import pytest
 
+from hive_core.actions import PERMISSIONS_SHOWN
 from hive_core.principals import Principal
 from hive_core.web.dashboard import newest_that_fit
 from hive_core.web.forms import FIELDS_MAX, SendForm, parse_form
 from hive_core.web.refusals import _STATUS, encoded
 from hive_shared.errors import BadRequest, ErrorCode
-from hive_shared.wire import AskOperator, Send
+from hive_shared.wire import AskOperator, AskPermission, Send
+from tests.support.core_parts import OPERATOR
 from tests.support.web_hive import WebHive, running_web
 
 
@@ -47,6 +49,18 @@ async def test_the_snapshot_holds_what_every_section_shows(
     assert state["hive"]["pending_approvals"] == 1
     assert state["tombstones"] == []
     assert state["position"] == hive.actions.feed.position()
+
+
+async def test_three_agents_that_ask_for_much_hide_no_other_from_the_snapshot(hive: WebHive) -> None:
+    names = [*["dora"] * 20, *["emil"] * 20, *["fred"] * 20, "gerd"]
+    for number, name in enumerate(names):
+        asking = {"key": f"{number:064x}", "session": "a" * 32, "message_id": number + 1}
+        request = AskPermission(**asking, tool="Bash", input="{}", cwd="/")
+        await hive.actions.permission_requests.ask(Principal.agent(name), request)
+    shown = (await hive.actions.snapshot(OPERATOR))["permissions"]
+    assert len(shown) == PERMISSIONS_SHOWN
+    assert [request["agent"] for request in shown][-1] == "gerd"
+    assert shown == sorted(shown, key=lambda request: request["id"])
 
 
 async def test_a_message_to_an_agent_waits_in_its_inbox(hive: WebHive, operator: httpx.AsyncClient) -> None:
