@@ -75,9 +75,7 @@ class Harness:
         self._tool_server = ToolServer(config.paths.tools_socket, self._toolbox, config.role)
         self._reporter = Reporter(self._link, self.status, self.backend.name, lambda: self.model)
         self._turn_reporter = TurnReporter(self._link, self._database)
-        self._runner = TurnRunner(
-            self.backend, self.history, self.status, self._tool_server.ready
-        )
+        self._runner = TurnRunner(self.backend, self.history, self.status)
         self._backend_free = asyncio.Lock()
         self._compacting: asyncio.Task[None] | None = None
         self._login_step: asyncio.Task[None] | None = None

@@ -10,7 +10,7 @@ import logging
 import secrets
 import socket
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from hive_agent.inbox import Inbox
 from hive_agent.link import Link
 from hive_agent.mcp_limits import LINE_MAX_BYTES
+from hive_agent.mcp_server import serve
 from hive_agent.submit import Packed, Submissions, visible
 from hive_agent.wake import describe_all, framed
 from hive_shared.errors import BadRequest, Conflict, ErrorCode, HiveError
@@ -65,7 +66,6 @@ RESULT_MAX_CHARACTERS = 60_000  # of logs and the like; messages are never cut
 SHORT_SHA_CHARACTERS = 12
 FLAGS_SHOWN = 20
 
-Serve = Callable[..., Coroutine[Any, Any, None]]
 R = TypeVar("R", bound=Model)
 
 # What came of the tool call that is under way, as fields of its log line.
@@ -467,7 +467,6 @@ class ToolServer:
         self._listener: socket.socket | None = None
         self._server: asyncio.Server | None = None
         self._sessions: set[asyncio.Task[None]] = set()
-        self._is_ready = False
 
     async def start(self) -> None:
         self._listener = listen(self._path, mode=0o600)
@@ -497,18 +496,7 @@ class ToolServer:
         if not session.cancelled() and (error := session.exception()) is not None:
             log.error("mcp: a session broke: %s", error, exc_info=error)
 
-    async def ready(self) -> None:
-        """Return once a session would be answered at once.
-
-        Before the first turn: a CLI does not wait for a server that is slow to answer, and its model would
-        then have no tools in that turn.
-        """
-        if not self._is_ready:
-            await asyncio.to_thread(_load_sdk)
-            self._is_ready = True
-
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        serve = await asyncio.to_thread(_load_sdk)
         await serve(list(self._tools.values()), self._logged, reader, writer)
 
     async def _logged(self, name: str, arguments: dict[str, Any]) -> tuple[str, bool]:
@@ -546,13 +534,6 @@ class ToolServer:
         except Exception:
             log.exception("tool %s failed", name)
             return f"{name} failed inside the harness; its log has the details. Tell the operator.", True
-
-
-def _load_sdk() -> Serve:
-    """Imported with the first session only: an agent that has had no turn yet does without its memory."""
-    from hive_agent.mcp_server import serve
-
-    return serve
 
 
 def _noted(answer: R) -> R:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 
 from hive_agent.backends.base import Backend, BackendEvent, LoginStage, Outcome, StreamLine, TurnResult
@@ -50,11 +50,8 @@ class TurnRunner:
         backend: Backend,
         history: History,
         status: Status,
-        ready: Callable[[], Awaitable[object]],
         clock_ms: Callable[[], int] = wall_clock_ms,
     ) -> None:
-        """`ready` is waited for before each turn, as a part of it: it can be cancelled meanwhile."""
-        self._ready = ready
         self._backend = backend
         self._history = history
         self._status = status
@@ -84,7 +81,6 @@ class TurnRunner:
         self._in_turn, self._cancelled = True, False
         attempts, text = _Attempts(), prompt
         try:
-            await self._ready()
             while True:
                 await self.wait_for_login()
                 if self._cancelled:

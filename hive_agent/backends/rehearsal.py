@@ -10,10 +10,8 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count, islice, zip_longest
-from pathlib import Path
 from typing import Any, Protocol
 
 from hive_agent.backends.base import (
@@ -28,6 +26,7 @@ from hive_agent.backends.base import (
     TurnResult,
 )
 from hive_agent.backends.rehearsal_edits import ConfigEditor, EditFailed
+from hive_agent.mcp_client import connected
 from hive_agent.wake import Woken, read_wake_prompt
 from hive_shared.errors import HiveError
 from hive_shared.events import TurnStats
@@ -302,7 +301,7 @@ class RehearsalBackend:
             await asyncio.gather(self._playing, return_exceptions=True)
 
     async def _perform(self, play: "_Play") -> None:
-        async with mcp_tools(self._config.paths.tools_socket) as tools:
+        async with connected(self._config.paths.tools_socket) as tools:
             await play.perform(tools)
 
     async def _stream(
@@ -517,29 +516,3 @@ class _Play:
     def _assistant(self, block: dict[str, Any]) -> None:
         message = {"role": "assistant", "model": MODEL, "content": [block]}
         self.lines.put_nowait({"type": "assistant", "message": message})
-
-
-class _McpTools:
-    """Tools of a connected MCP session."""
-
-    def __init__(self, session: Any) -> None:
-        self._session = session
-
-    async def call(self, name: str, arguments: dict[str, Any]) -> tuple[str, bool]:
-        result = await self._session.call_tool(name, arguments)
-        return "\n".join(getattr(part, "text", "") for part in result.content), bool(result.is_error)
-
-
-@asynccontextmanager
-async def mcp_tools(path: Path) -> AsyncIterator[Tools]:
-    """The tools on tools.sock, through the SDK's client: the way a model's process reaches them."""
-    from mcp.client.session import ClientSession
-
-    from hive_agent.mcp_lines import LINE_MAX_BYTES, message_streams
-    from hive_shared.sockets import short_address
-
-    with short_address(path) as address:
-        reader, writer = await asyncio.open_unix_connection(address, limit=LINE_MAX_BYTES)
-    async with message_streams(reader, writer) as streams, ClientSession(*streams) as session:
-        await session.initialize()
-        yield _McpTools(session)

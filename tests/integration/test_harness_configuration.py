@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from hive_agent.backends.rehearsal import mcp_tools
 from hive_agent.harness import Harness
 from hive_shared.errors import BadRequest, Conflict, Forbidden, HiveError, TooMany
 from hive_shared.wire import PrepareSpawn, RequestApplyCommit, RequestSpawn, RiskFlag
@@ -18,6 +17,7 @@ from tests.conftest import need
 from tests.support.fake_core import FakeCore
 from tests.support.harness import harness_config, running
 from tests.support.proposed import commit, git, make_repository, unpacked
+from tests.support.sdk_client import sdk_tools
 
 MODULE = "{ ... }:\n{\n  environment.systemPackages = [ ];\n}\n"
 
@@ -33,7 +33,7 @@ class Hive:
         self.repository = self.paths.agents / "alice" / "config"
 
     async def call(self, tool: str, **arguments: Any) -> tuple[str, bool]:
-        async with mcp_tools(self.paths.tools_socket) as tools:
+        async with sdk_tools(self.paths.tools_socket) as tools:
             return await tools.call(tool, arguments)
 
     async def tell(self, command: str) -> list[str]:
@@ -194,7 +194,7 @@ async def test_nothing_is_asked_of_core_when_there_is_no_such_commit(hive: Hive)
 
 async def test_an_agent_has_no_tool_that_submits(tmp_path: Path) -> None:
     config = harness_config(tmp_path)
-    async with FakeCore(config.paths.socket), running(config), mcp_tools(config.paths.tools_socket) as tools:
+    async with FakeCore(config.paths.socket), running(config), sdk_tools(config.paths.tools_socket) as tools:
         for tool in ("request_apply_commit", "request_spawn", "prepare_spawn"):
             text, failed = await tools.call(tool, {"agent": "alice", "name": "carol"})
             assert failed

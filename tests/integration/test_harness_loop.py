@@ -11,7 +11,6 @@ from hive_agent import turn as turn_module
 from hive_agent.backends.base import LoginStage, Outcome
 from hive_agent.harness import Harness
 from hive_agent.session import SESSION_FILE
-from hive_agent.tools import ToolServer
 from hive_shared.errors import Conflict, Unavailable
 from hive_shared.wire import Ack, Badge, Recv
 from tests.support.fake_core import FakeCore
@@ -377,28 +376,22 @@ async def test_a_cancelled_turn_is_acked_and_the_session_goes_on(core: FakeCore,
             await harness.cancel()
 
 
-async def test_a_turn_can_be_cancelled_as_soon_as_it_is_shown(
-    core: FakeCore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its tools are being made ready still: the page shows a turn already, and a button that ends it."""
-    readying, go_on = asyncio.Event(), asyncio.Event()
-
-    async def slow(_: ToolServer) -> None:
-        readying.set()
-        await go_on.wait()
-
-    monkeypatch.setattr(ToolServer, "ready", slow)
-    monkeypatch.setattr(turn_module, "INTERRUPT_TRIES", 1)
+async def test_a_turn_can_be_cancelled_as_soon_as_it_is_shown(core: FakeCore, tmp_path: Path) -> None:
+    """The page offers it from the event on that tells of the turn."""
     backend = ScriptedBackend()
+    backend.hold()
     async with running(harness_config(tmp_path), backend) as harness:
+        cancelled: list[asyncio.Task[str]] = []
+
+        def shown() -> None:
+            if harness.status.badge is Badge.THINKING and not cancelled:
+                cancelled.append(asyncio.create_task(harness.cancel()))
+
+        harness.status.on_change.append(shown)
         await core.put("never mind")
-        await core.until(readying.is_set)
-        assert harness.status.badge is Badge.THINKING
-        await harness.cancel()
-        go_on.set()
         await core.until(lambda: core.acked == [1])
+        assert await cancelled[0] == "the turn is being stopped"
         assert events(harness, "turn_end")[0]["outcome"] == "cancelled"
-        assert backend.prompts == []
 
 
 async def test_a_cancel_during_the_compaction_of_a_turn_ends_the_turn(core: FakeCore, tmp_path: Path) -> None:

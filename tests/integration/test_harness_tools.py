@@ -11,7 +11,6 @@ import pytest
 from mcp.client.session import ClientSession
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
-from hive_agent.backends.rehearsal import mcp_tools
 from hive_agent.boot import mcp_config
 from hive_agent.inbox import Inbox
 from hive_agent.link import Link
@@ -21,6 +20,7 @@ from hive_shared.errors import Forbidden, InboxFull, NotAvailable, RateLimited, 
 from hive_shared.wire import AskOperator, CancelQuestion, Logs, Remind, Send
 from tests.support.fake_core import FakeCore
 from tests.support.harness import container_paths
+from tests.support.sdk_client import sdk_tools
 
 AGENT_TOOLS = ["send", "recv", "ask_operator", "cancel_question", "remind", "whoami"]
 MANAGER_TOOLS = [
@@ -58,7 +58,7 @@ class Hive:
         return text
 
     async def try_call(self, tool: str, **arguments: Any) -> tuple[str, bool]:
-        async with mcp_tools(self.tools_socket) as tools:
+        async with sdk_tools(self.tools_socket) as tools:
             return await tools.call(tool, arguments)
 
 
