@@ -586,6 +586,11 @@ class Actions:
         authorize(who, Operation.READ_MESSAGES)
         return await self.broker.recent(limit, before)
 
+    async def thread(self, who: Principal, message_id: int) -> wire.MessageThread:
+        """A message with what it answers and what answers that; raises `NotFound`."""
+        authorize(who, Operation.READ_MESSAGES)
+        return await self.broker.threads.of(message_id)
+
     async def search_messages(
         self, who: Principal, text: str, agent: str | None, limit: int, before: int | None = None
     ) -> Found:

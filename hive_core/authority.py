@@ -174,6 +174,7 @@ OPERATION_OF: dict[type[wire.Request[Any]], Operation] = {
     wire.RemovePermissionRule: Operation.CHANGE_PERMISSION_RULES,
     wire.Inbox: Operation.READ_INBOX,
     wire.Messages: Operation.READ_MESSAGES,
+    wire.Thread: Operation.READ_MESSAGES,
     wire.Waiting: Operation.LIST_WAITING,
     wire.Dismiss: Operation.DISMISS,
     wire.NotifyTest: Operation.NOTIFY_TEST,

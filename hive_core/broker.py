@@ -25,6 +25,7 @@ from hive_core.registry import Registry
 from hive_core.send_rules import SendRules
 from hive_core.store import Store, messages
 from hive_core.store.engine import Work
+from hive_core.threads import Threads
 from hive_core.trail import Trail
 from hive_shared.errors import (
     BadRequest,
@@ -138,6 +139,7 @@ class Broker:
         self.trail = trail or Trail()
         self._store = store
         self.search = MessageSearch(store)
+        self.threads = Threads(store)
         self._registry = registry
         self._audit = audit
         self._clock = clock

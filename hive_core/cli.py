@@ -278,6 +278,15 @@ def messages(
         hive.show(request, cli_output.messages)
 
 
+@_command("thread", _TALKING)
+def thread(
+    hive: Hive,
+    message_id: Annotated[int, typer.Argument(metavar="ID", min=1, help="The number of a message.")],
+) -> None:
+    """Show a message with what it answers and what was answered to it, the newest last."""
+    hive.show(wire.Thread(message_id=message_id), cli_output.thread)
+
+
 @_command("questions", _TALKING)
 def questions(hive: Hive) -> None:
     """Show the questions that agents asked you and that are open."""

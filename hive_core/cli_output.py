@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from hive_core.doctor import Finding
 
+ARROWS_MAX = 6  # of a message in a thread, however deep it is
 _PIPE_WIDTH = 10_000  # characters: a table in a pipe is never folded, so that grep and cut work
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -362,11 +363,25 @@ def messages(result: wire.MessageList) -> None:
 
 def message(entry: wire.Message) -> None:
     """A heading, then the body indented: no body can look like the heading of another message."""
+    put(_message(entry))
+
+
+def _message(entry: wire.Message) -> str:
     to = "everyone" if entry.broadcast else clean_line(entry.to)
     heading = f"#{entry.id} {clean_line(entry.sender)} → {to} · {moment(entry.sent_at_ms)}"
     if entry.in_reply_to is not None:
         heading += f" · in reply to #{entry.in_reply_to}"
-    put(f"{heading}\n{_indented(entry.body)}")
+    return f"{heading}\n{_indented(entry.body)}"
+
+
+def thread(result: wire.MessageThread) -> None:
+    """As `message`, with an arrow for each step from the first one: bodies alone are indented."""
+    depth: dict[int | None, int] = {}
+    for entry in result.messages:
+        depth[entry.id] = depth.get(entry.in_reply_to, -1) + 1
+        put("↳ " * min(depth[entry.id], ARROWS_MAX) + _message(entry))
+    if result.cut:
+        tell("the thread is longer than this; ask for another of its messages to see more")
 
 
 def sent(result: wire.Sent) -> None:

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Row, func, insert, select, update
 from hive_core.audit import Audit
 from hive_core.broker import Broker, Post
 from hive_core.clock import Clock, time_ms
+from hive_core.clock_jumps import Adjusted, Lasting
 from hive_core.deadlines import Deadlines
 from hive_core.principals import Kind, Principal
 from hive_core.store import Store
@@ -41,7 +42,13 @@ class Questions:
     """Open questions and closed ones; none is ever deleted. `run` closes those whose time has run out."""
 
     def __init__(
-        self, store: Store, broker: Broker, audit: Audit, host: str = "local", clock: Clock = time_ms
+        self,
+        store: Store,
+        broker: Broker,
+        audit: Audit,
+        host: str = "local",
+        clock: Clock = time_ms,
+        steady: Clock | None = None,
     ) -> None:
         self._store = store
         self._broker = broker
@@ -50,6 +57,7 @@ class Questions:
         self._clock = clock
         self._subscribers: list[Subscriber] = []
         self._deadlines = Deadlines("questions", clock)
+        self._times = Adjusted(store, _LASTING, clock, steady)
 
     async def ask(self, principal: Principal, request: AskOperator) -> QuestionView:
         """Put a question on the dashboard; raises `TooMany` when the asker has 20 open."""
@@ -130,7 +138,9 @@ class Questions:
 
     async def run(self) -> None:
         """Close questions as their time runs out, also what ran out while nobody looked; until cancelled."""
-        await self._deadlines.keep(lambda: self._store.read(_next_expiry_ms), self._expire_due)
+        await self._deadlines.keep(
+            lambda: self._store.read(_next_expiry_ms), self._expire_due, self._times.adjust
+        )
 
     async def _expire_due(self, now_ms: int) -> None:
         await self._broker.transact(partial(self._expire, now_ms), committed=self._tell_all)
@@ -233,4 +243,6 @@ def _view(row: Row[*tuple[Any, ...]]) -> QuestionView:
         answered_by=row.answered_by,
         expires_at_ms=row.expires_at_ms,
         closed=row.closed,
+        answerer=row.answerer,
+        message_id=row.message_id,
     )

@@ -16,6 +16,7 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hive_shared.errors import BadRequest, BodyTooLarge, Forbidden, UnknownOp
+from hive_shared.names import OPERATOR
 from hive_shared.permissions import RULE_MAX_CHARACTERS
 
 LINE_MAX_BYTES = 1024 * 1024
@@ -63,7 +64,11 @@ class Empty(Model):
 
 
 class Message(Model):
-    """One message as its recipient, or the operator, sees it."""
+    """One message as its recipient, or the operator, sees it.
+
+    `asks` is the question that it carries to whoever shall answer it, `answers` the question that it
+    answers, or tells the end of. Core sets both; a message that was merely sent has neither.
+    """
 
     id: int
     sender: str
@@ -73,6 +78,8 @@ class Message(Model):
     in_reply_to: int | None = None
     broadcast: bool = False
     redelivered: bool = False
+    asks: int | None = None
+    answers: int | None = None
 
 
 class AgentState(StrEnum):
@@ -359,7 +366,10 @@ class PermissionScope(StrEnum):
 
 
 class QuestionView(Model):
-    """One question to the operator; open while `closed` is empty."""
+    """One question to the operator, or (`answerer`) to an agent; open while `closed` is empty.
+
+    `message_id` is the message that took it to the agent. `gone`: the agent was destroyed before it answered.
+    """
 
     id: int
     asker: str
@@ -371,7 +381,9 @@ class QuestionView(Model):
     answered_at_ms: int | None = None
     answered_by: str | None = None
     expires_at_ms: int | None = None
-    closed: Literal["", "answered", "cancelled", "expired"] = ""
+    closed: Literal["", "answered", "cancelled", "expired", "gone"] = ""
+    answerer: str = OPERATOR
+    message_id: int | None = None
 
 
 class PermissionView(Model):

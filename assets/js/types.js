@@ -3,7 +3,9 @@
  * Only types: nothing in here runs.
  *
  * @typedef {{id: number, sender: string, to: string, body: string, sent_at_ms: number,
- *   in_reply_to: number|null, broadcast: boolean, redelivered: boolean}} Message
+ *   in_reply_to: number|null, broadcast: boolean, redelivered: boolean, asks: number|null,
+ *   answers: number|null}} Message
+ * @typedef {{messages: Message[], cut: boolean}} MessageThread
  *
  * @typedef {"offline"|"idle"|"thinking"|"compacting"|"rate_limited"|"needs_login"|"waiting_for_you"} Badge
  * @typedef {"stopped"|"starting"|"running"|"stopping"|"rebuilding"|"creating"|"destroying"|"crashed"
@@ -44,7 +46,8 @@
  *
  * @typedef {{id: number, asker: string, question: string, options: string[], multi: boolean,
  *   asked_at_ms: number, answer: string|null, answered_at_ms: number|null, answered_by: string|null,
- *   expires_at_ms: number|null, closed: ""|"answered"|"cancelled"|"expired"}} QuestionView
+ *   expires_at_ms: number|null, closed: ""|"answered"|"cancelled"|"expired"|"gone",
+ *   answerer: string, message_id: number|null}} QuestionView
  *
  * @typedef {{kind: "approval"|"question"|"stop"|"login"|"permission"|"failure", id: string, who: string, summary: string,
  *   said: string, since_ms: number, expires_at_ms: number|null, blocked: string[], otherwise: string,

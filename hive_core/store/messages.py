@@ -36,6 +36,8 @@ _SEEN: Final = (
     table.c.in_reply_to,
     table.c.broadcast,
     table.c.deliveries,
+    table.c.asks,
+    table.c.answers,
 )
 # A lease that nobody has and no start ends: such a message is neither delivered nor lost. No owner begins so.
 ASIDE: Final = "/aside"
@@ -121,6 +123,8 @@ class NewMessage:
     broadcast: bool = False
     key: str | None = None
     owner: str | None = None
+    asks: int | None = None
+    answers: int | None = None
 
 
 def add(connection: Connection, new: NewMessage) -> Message:
@@ -137,6 +141,8 @@ def add(connection: Connection, new: NewMessage) -> Message:
         "lease": new.owner,
         "deliveries": 0 if new.owner is None else 1,
         "acked_at_ms": None,
+        "asks": new.asks,
+        "answers": new.answers,
     }
     number = cast(int, _INSERT.run(connection, row).lastrowid)
     return Message(
@@ -147,6 +153,8 @@ def add(connection: Connection, new: NewMessage) -> Message:
         sent_at_ms=new.sent_at_ms,
         in_reply_to=new.in_reply_to,
         broadcast=new.broadcast,
+        asks=new.asks,
+        answers=new.answers,
     )
 
 
@@ -253,6 +261,19 @@ def newest(
     return [_message(row).model_copy(update={"redelivered": False}) for row in reversed(rows)]
 
 
+def one(connection: Connection, number: int) -> Message | None:
+    """The message of that id, as the operator sees it."""
+    row = connection.execute(select(*_SEEN).where(table.c.id == number)).one_or_none()
+    return None if row is None else _message(row).model_copy(update={"redelivered": False})
+
+
+def answers_to(connection: Connection, numbers: Sequence[int], limit: int) -> list[Message]:
+    """The oldest `limit` of the messages that answer one of those, as the operator sees them."""
+    query = select(*_SEEN).where(table.c.in_reply_to.in_(numbers)).order_by(table.c.id).limit(limit)
+    rows = connection.execute(query).all()
+    return [_message(row).model_copy(update={"redelivered": False}) for row in rows]
+
+
 def next_id(connection: Connection) -> int:
     """One more than the newest message's."""
     return cast(int, connection.execute(select(func.coalesce(func.max(table.c.id), 0))).scalar_one()) + 1
@@ -281,7 +302,7 @@ def delete_acked_before(connection: Connection, oldest_ms: int, limit: int) -> i
 
 
 def _message(row: Sequence[Any]) -> Message:
-    number, sender, to, body, sent_at_ms, in_reply_to, broadcast, deliveries = row
+    number, sender, to, body, sent_at_ms, in_reply_to, broadcast, deliveries, asks, answers = row
     return Message(
         id=number,
         sender=sender,
@@ -291,6 +312,8 @@ def _message(row: Sequence[Any]) -> Message:
         in_reply_to=in_reply_to,
         broadcast=bool(broadcast),
         redelivered=deliveries > 0,
+        asks=asks,
+        answers=answers,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final
 from sqlalchemy import BigInteger, Index, Integer, MetaData, Table, Text, text
 from sqlmodel import Field, SQLModel
 
-HEAD_REVISION: Final = "0006"  # the newest migration; a database that says so needs none
+HEAD_REVISION: Final = "0007"  # the newest migration; a database that says so needs none
 
 _Id = BigInteger().with_variant(Integer(), "sqlite")  # AUTOINCREMENT wants exactly INTEGER
 _AUTOINCREMENT: Final[dict[str, Any]] = {"sqlite_autoincrement": True}
@@ -100,6 +100,12 @@ class MessageRow(HiveTable, table=True):
             sqlite_where=text("recipient = 'operator'"),
             postgresql_where=text("recipient = 'operator'"),
         ),
+        Index(
+            "ix_message_in_reply_to",
+            "in_reply_to",
+            sqlite_where=text("in_reply_to IS NOT NULL"),
+            postgresql_where=text("in_reply_to IS NOT NULL"),
+        ),
         _AUTOINCREMENT,
     )
     id: int | None = _id()
@@ -114,6 +120,8 @@ class MessageRow(HiveTable, table=True):
     lease: str | None = None
     deliveries: int = 0
     acked_at_ms: int | None = _big(default=None)
+    asks: int | None = _big(default=None)  # the question that it carries
+    answers: int | None = _big(default=None)  # the question that it answers, or tells the end of
 
 
 class Approval(HiveTable, table=True):
@@ -148,13 +156,22 @@ class Approval(HiveTable, table=True):
 
 
 class Question(HiveTable, table=True):
-    """One question to the operator; open while `closed` is empty. Never deleted."""
+    """One question to the operator or to an agent; open while `closed` is empty. Never deleted.
+
+    `message_id` is the message that took it to the agent.
+    """
 
     __tablename__ = "question"
     __table_args__ = (
         Index(
             "ix_question_open",
             "asker",
+            sqlite_where=text("closed = ''"),
+            postgresql_where=text("closed = ''"),
+        ),
+        Index(
+            "ix_question_answerer",
+            "answerer",
             sqlite_where=text("closed = ''"),
             postgresql_where=text("closed = ''"),
         ),
@@ -171,7 +188,9 @@ class Question(HiveTable, table=True):
     answered_at_ms: int | None = _big(default=None)
     answered_by: str | None = None
     expires_at_ms: int | None = _big(default=None)
-    closed: str = ""  # answered, cancelled, expired
+    closed: str = ""  # answered, cancelled, expired, gone
+    answerer: str = "operator"  # or an agent
+    message_id: int | None = _big(default=None)
 
 
 class Loop(HiveTable, table=True):

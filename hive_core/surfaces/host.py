@@ -152,6 +152,10 @@ async def _messages(call: Call, request: wire.Messages) -> Answer:
     return _newest(await call.actions.messages(call.who, request.limit))
 
 
+async def _thread(call: Call, request: wire.Thread) -> Answer:
+    return await call.actions.thread(call.who, request.message_id)
+
+
 async def _logs(call: Call, request: wire.Logs) -> Answer:
     if request.follow:
         return _log_lines(call.actions.follow_logs(call.who, request.name, request.lines))
@@ -248,6 +252,7 @@ ROUTES: Routes = {
     wire.Send: _send,
     wire.Inbox: _inbox,
     wire.Messages: _messages,
+    wire.Thread: _thread,
     wire.Logs: _logs,
     wire.Waiting: _waiting,
     wire.Dismiss: _dismiss,

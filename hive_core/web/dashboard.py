@@ -100,6 +100,10 @@ def _add_reading(
             {"messages": fitting, "looked_to": found.looked_to if whole else fitting[0]["id"]}
         )
 
+    @router.get("/api/threads/{message_id}")
+    async def thread(message_id: Id, who: Operator) -> Response:
+        return json_response((await actions.thread(who, message_id)).model_dump(mode="json"))
+
     @router.get("/api/activity")
     async def activity(
         who: Operator,

@@ -133,6 +133,11 @@ async def message_to_somebody(hive: WholeHive) -> Fields:
     return {"to": await hive.fresh_agent(), "body": "hello"}
 
 
+async def message_to_read(hive: WholeHive) -> Fields:
+    sent = await hive.done("operator", "send", to=await hive.fresh_agent(), body="hello")
+    return {"message_id": sent["ids"][0]}
+
+
 async def question_of_alice(hive: WholeHive) -> Fields:
     asked = await hive.done("alice", "ask_operator", question="may I?")
     return {"question_id": asked["question_id"], "answer": "no"}
@@ -237,6 +242,7 @@ WIRE = [
     Op("answer", YES, NO, NO, NO, question_of_alice),
     Op("inbox", YES, NO, NO, NO),
     Op("messages", YES, NO, NO, NO),
+    Op("thread", YES, NO, NO, NO, message_to_read),
     Op("waiting", YES, NO, NO, NO),
     Op("dismiss", YES, NO, NO, NO, failed_spawn),
     Op("notify_test", YES, NO, NO, NO),
@@ -294,6 +300,7 @@ WEB = [
     Route("GET", "/api/logs/{name}", ALICE),
     Route("GET", "/api/messages", part(nothing)),
     Route("GET", "/api/messages/search", part(nothing)),
+    Route("GET", "/api/threads/{message_id}", part(message_to_read, "message_id")),
     Route("GET", "/api/activity", part(nothing)),
     Route("GET", "/api/stats", part(nothing)),
     Route("GET", "/api/stats/{export}", part(given(export="turns.csv"), "export")),

@@ -243,6 +243,11 @@ REQUESTS = [
     (["cancel-question", "3"], wire.CancelQuestion(question_id=3), wire.Empty()),
     (["messages"], wire.Messages(), wire.MessageList(messages=[message(1, "hello")])),
     (["messages", "--limit", "9"], wire.Messages(limit=9), wire.MessageList(messages=[message(1, "hello")])),
+    (
+        ["thread", "1"],
+        wire.Thread(message_id=1),
+        wire.MessageThread(messages=[message(1, "hello"), message(2, "yes", in_reply_to=1)], cut=True),
+    ),
     (["waiting"], wire.Waiting(), wire.WaitingList(entries=[LOGIN_WAITS], total=1)),
     (["dismiss", "3"], wire.Dismiss(approval_id=3), wire.Empty()),
     (["permissions", "list"], wire.Permissions(), PERMISSIONS),
