@@ -68,6 +68,7 @@ form.addEventListener("submit", (event) => {
 });
 
 function start() {
+  field.disabled = button.disabled = false; // until now the browser itself would have sent the form, and shown the reply
   const code = codeFromAddress();
   if (!code && new URLSearchParams(location.search).has("ended"))
     setText(progress, "Your session has ended: it was logged out, or not used for long. After a login you come back to where you were.");
