@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final
 from sqlalchemy import BigInteger, Index, Integer, MetaData, Table, Text, text
 from sqlmodel import Field, SQLModel
 
-HEAD_REVISION: Final = "0007"  # the newest migration; a database that says so needs none
+HEAD_REVISION: Final = "0008"  # the newest migration; a database that says so needs none
 
 _Id = BigInteger().with_variant(Integer(), "sqlite")  # AUTOINCREMENT wants exactly INTEGER
 _AUTOINCREMENT: Final[dict[str, Any]] = {"sqlite_autoincrement": True}
@@ -339,6 +339,40 @@ class Schedule(HiveTable, table=True):
     missed: int = 0  # runs since the last message that sent none
 
 
+class Budget(HiveTable, table=True):
+    """What one agent may use in a day, and what it used of the day that began at `day_ms`.
+
+    A limit that is null is the default of the settings, 0 is none. See `hive_core.budget_rows`.
+    """
+
+    __tablename__ = "budget"
+    agent: str = Field(primary_key=True)
+    host: str
+    turns: int | None = _big(default=None)
+    tokens: int | None = _big(default=None)
+    microdollars: int | None = _big(default=None)
+    day_ms: int = _big(default=0)
+    used_turns: int = _big(default=0)
+    last_at_ms: int = _big(default=0)
+    added_turns: int = _big(default=0)
+    added_tokens: int = _big(default=0)
+    added_microdollars: int = _big(default=0)
+    one_more: int = 0
+    warned: bool = False
+    left: bool = False
+
+
+class NextTurn(HiveTable, table=True):
+    """The turn that an agent asked for itself, while `note` is not null, and how many it had in a row."""
+
+    __tablename__ = "next_turn"
+    agent: str = Field(primary_key=True)
+    host: str
+    note: str | None = Field(default=None, sa_type=Text)
+    in_a_row: int = 0  # without a message from anybody else
+    question_id: int | None = _big(default=None)  # while the operator is asked whether it may go on
+
+
 class Audit(HiveTable, table=True):
     """Who did what, when, and how it ended. Triggers refuse to change or delete a row."""
 
@@ -380,5 +414,7 @@ permission: Final[Table] = metadata.tables["permission"]
 permission_rule: Final[Table] = metadata.tables["permission_rule"]
 reminder: Final[Table] = metadata.tables["reminder"]
 schedule: Final[Table] = metadata.tables["schedule"]
+budget: Final[Table] = metadata.tables["budget"]
+next_turn: Final[Table] = metadata.tables["next_turn"]
 audit: Final[Table] = metadata.tables["audit"]
 session: Final[Table] = metadata.tables["session"]
