@@ -258,20 +258,20 @@ def newest(
     if to_operator:
         query = query.where(_TO_OPERATOR)
     rows = connection.execute(query).all()
-    return [_message(row).model_copy(update={"redelivered": False}) for row in reversed(rows)]
+    return [_message(row, for_others=True) for row in reversed(rows)]
 
 
 def one(connection: Connection, number: int) -> Message | None:
     """The message of that id, as the operator sees it."""
     row = connection.execute(select(*_SEEN).where(table.c.id == number)).one_or_none()
-    return None if row is None else _message(row).model_copy(update={"redelivered": False})
+    return None if row is None else _message(row, for_others=True)
 
 
 def answers_to(connection: Connection, numbers: Sequence[int], limit: int) -> list[Message]:
     """The oldest `limit` of the messages that answer one of those, as the operator sees them."""
     query = select(*_SEEN).where(table.c.in_reply_to.in_(numbers)).order_by(table.c.id).limit(limit)
     rows = connection.execute(query).all()
-    return [_message(row).model_copy(update={"redelivered": False}) for row in rows]
+    return [_message(row, for_others=True) for row in rows]
 
 
 def next_id(connection: Connection) -> int:
@@ -286,7 +286,7 @@ def matching(connection: Connection, match: Match, start: int, end: int, limit: 
         query = query.where(or_(table.c.sender == match.agent, table.c.recipient == match.agent))
     query = query.where(*map(_has_word, match.words)).order_by(table.c.id.desc()).limit(limit)
     rows = connection.execute(query).all()
-    return [_message(row).model_copy(update={"redelivered": False}) for row in reversed(rows)]
+    return [_message(row, for_others=True) for row in reversed(rows)]
 
 
 def _has_word(word: str) -> ColumnElement[bool]:
@@ -301,7 +301,8 @@ def delete_acked_before(connection: Connection, oldest_ms: int, limit: int) -> i
     return connection.execute(delete(table).where(table.c.id.in_(old))).rowcount
 
 
-def _message(row: Sequence[Any]) -> Message:
+def _message(row: Sequence[Any], *, for_others: bool = False) -> Message:
+    """Whoever is not the recipient is not told that it was handed out before: that is not about them."""
     number, sender, to, body, sent_at_ms, in_reply_to, broadcast, deliveries, asks, answers = row
     return Message(
         id=number,
@@ -311,7 +312,7 @@ def _message(row: Sequence[Any]) -> Message:
         sent_at_ms=sent_at_ms,
         in_reply_to=in_reply_to,
         broadcast=bool(broadcast),
-        redelivered=deliveries > 0,
+        redelivered=deliveries > 0 and not for_others,
         asks=asks,
         answers=answers,
     )
