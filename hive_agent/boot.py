@@ -90,17 +90,16 @@ def mcp_config(tools_socket: Path, extra: Mapping[str, ExtraMcpServer] | None = 
     return {"mcpServers": {**others, MCP_SERVER: server}}
 
 
+def notes_prompt(config: HarnessConfig, due: str) -> str:
+    """What the harness asks for before the conversation is made shorter (`due`: how)."""
+    return _rendered("notes", state_dir=config.paths.state, due=due)
+
+
 def system_prompt(config: HarnessConfig) -> str:
     """The prompt of this agent's role, rendered for it."""
-    template = Environment(
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701 - the result is a prompt, not HTML
-    ).from_string(_prompt_file(config.role).read_text())
     paths = config.paths
-    return template.render(
+    return _rendered(
+        config.role,
         label=config.agent,
         operator_pronouns=config.operator_pronouns,
         tools=[(f"mcp__{MCP_SERVER}__{tool.name}", tool.description) for tool in tools_for(config.role)],
@@ -112,11 +111,22 @@ def system_prompt(config: HarnessConfig) -> str:
     )
 
 
-def _prompt_file(role: str) -> Path:
+def _rendered(name: str, **values: Any) -> str:
+    template = Environment(
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701 - the result is a prompt, not HTML
+    ).from_string(_prompt_file(name).read_text())
+    return template.render(**values)
+
+
+def _prompt_file(name: str) -> Path:
     for place in _PROMPT_PLACES:
-        if (place / f"{role}.md").is_file():
-            return place / f"{role}.md"
-    raise Unavailable(f"the system prompt {role}.md is not installed; looked in {_PROMPT_PLACES[0].parent}")
+        if (place / f"{name}.md").is_file():
+            return place / f"{name}.md"
+    raise Unavailable(f"the prompt {name}.md is not installed; looked in {_PROMPT_PLACES[0].parent}")
 
 
 def _write(path: Path, text: str) -> None:

@@ -16,6 +16,7 @@ from hive_shared.agent_options import (
     check_servers,
     check_tool,
 )
+from hive_shared.context_options import ContextOptions
 from hive_shared.errors import BadRequest
 from hive_shared.names import MANAGER, check_existing_name
 from hive_shared.paths import ContainerPaths
@@ -51,6 +52,7 @@ class HarnessConfig:
     allowed_tools: Sequence[str] | None = None  # instead of the backend's usual tools
     bash_allow: Sequence[str] | None = None  # commands that Bash is narrowed to, such as `git *`
     permissions: PermissionOptions | None = None  # None: what is allowed is allowed, the rest is denied
+    context: ContextOptions = field(default_factory=ContextOptions)
     environment: Mapping[str, str] = field(default_factory=dict)  # for the backend's programs
 
     @property
@@ -82,6 +84,7 @@ class HarnessConfig:
             allowed_tools=allowed,
             bash_allow=bash,
             permissions=_permissions(env, servers),
+            context=_context(env),
             environment=_for_backend(env),
         )
 
@@ -125,6 +128,15 @@ def _permissions(env: Mapping[str, str], servers: Collection[str]) -> Permission
     except BadRequest as error:
         raise BadRequest(f"{variable} is wrong: {error.message}") from None
     return options
+
+
+def _context(env: Mapping[str, str]) -> ContextOptions:
+    """`HIVE_CONTEXT`: when a conversation is made shorter, as JSON."""
+    variable = "HIVE_CONTEXT"
+    try:
+        return ContextOptions.model_validate_json(env.get(variable, "{}"))
+    except ValidationError as error:
+        raise BadRequest(f"{variable} is wrong: {_first(error)}") from None
 
 
 def _strings(env: Mapping[str, str], variable: str, check: Callable[[str], str]) -> Tools:

@@ -14,15 +14,16 @@ from typing import Any
 
 from hive_agent.backends.base import Backend, BackendConfig, LoginStage, Outcome, TurnResult
 from hive_agent.backends.tool_gate import ToolGate
-from hive_agent.boot import git_environment, write_boot_files
+from hive_agent.boot import git_environment, notes_prompt, write_boot_files
 from hive_agent.config import HarnessConfig
+from hive_agent.context import Context
 from hive_agent.database import Database
 from hive_agent.history import History
 from hive_agent.inbox import Inbox
 from hive_agent.link import Link
 from hive_agent.permissions import Permissions
 from hive_agent.reporter import Reporter
-from hive_agent.session import CLAUDE_MODELS, Session
+from hive_agent.session import CLAUDE_MODELS, Session, wall_clock_ms
 from hive_agent.stats import TurnLog
 from hive_agent.status import Status
 from hive_agent.submit import Submissions
@@ -30,12 +31,13 @@ from hive_agent.tools import Toolbox, ToolServer, tools_for
 from hive_agent.totals import Totals
 from hive_agent.turn import TurnRunner
 from hive_agent.turn_reporter import TurnReporter
+from hive_agent.upkeep import NOTES_FILE, Due, Upkeep, has_notes
 from hive_agent.wake import wake_prompt
 from hive_agent.web import PageServer
 from hive_shared.agent_options import builtin_tools, mcp_tools
 from hive_shared.backends import BACKENDS
 from hive_shared.errors import BadRequest, Conflict, HiveError
-from hive_shared.events import EventKind
+from hive_shared.events import EventKind, TurnStats
 from hive_shared.log_fields import ids
 from hive_shared.permissions import offered_tools
 from hive_shared.wire import RECV_WAIT_DEFAULT_SECONDS, Badge, Message
@@ -64,6 +66,7 @@ class Harness:
         self.turns = TurnLog(self._database)
         self._totals = Totals(self._database)
         self.status = Status(self.turns.last())
+        self.context = Context(config.paths.state)
         self._link = Link(config.paths.socket)
         self._permissions = Permissions(
             self._link, self.status, self._note, config.paths.state, config.permissions, named_tools(config)
@@ -73,9 +76,23 @@ class Harness:
         self._submissions = Submissions(config.paths)
         self._toolbox = Toolbox(self._link, self._inbox, self._submissions, config.agent)
         self._tool_server = ToolServer(config.paths.tools_socket, self._toolbox, config.role)
-        self._reporter = Reporter(self._link, self.status, self.backend.name, lambda: self.model)
+        self._reporter = Reporter(
+            self._link, self.status, self.context, self.backend.name, lambda: self.model
+        )
         self._turn_reporter = TurnReporter(self._link, self._database)
-        self._runner = TurnRunner(self.backend, self.history, self.status)
+        self._runner = TurnRunner(self.backend, self.history, self.status, self.context.see)
+        self._upkeep = Upkeep(
+            config.context,
+            self.context,
+            self.backend,
+            self._runner,
+            prompt=lambda due: notes_prompt(config, due),
+            state_dir=config.paths.state,
+            begin_anew=self._begin_anew,
+            record=self._record,
+            note=self._note,
+            clock_ms=wall_clock_ms,
+        )
         self._backend_free = asyncio.Lock()
         self._compacting: asyncio.Task[None] | None = None
         self._login_step: asyncio.Task[None] | None = None
@@ -132,6 +149,8 @@ class Harness:
             "model": self.model,
             "models": self._models(),
             **self.status.snapshot(),
+            "context_tokens": self.context.tokens,
+            "window_tokens": self.context.window_tokens,
             "totals": self._totals.snapshot(),
             "login": backend.login.state(),
             "warm": backend.warm,
@@ -143,12 +162,11 @@ class Harness:
 
     async def cancel(self) -> str:
         """Stop the present turn, running or waiting; raises `Conflict` if there is none."""
-        if self._compacting is not None and await self.backend.interrupt():
-            return "the compaction is being stopped"
+        what = "compaction" if self._compacting is not None or self._upkeep.running else "turn"
         if not await self._runner.cancel():
             raise Conflict("no turn is running")
-        self._note("the operator cancelled the turn")
-        return "the turn is being stopped"
+        self._note(f"the operator cancelled the {what}")
+        return f"the {what} is being stopped"
 
     def compact(self) -> str:
         """Begin to compact the session; raises `Conflict` during a turn."""
@@ -160,16 +178,22 @@ class Harness:
         """Forget the conversation; raises `Conflict` during a turn."""
         self._refuse_during_a_turn()
         async with self._backend_free:
-            await self.backend.new_session()
-            self._permissions.new_session()
-        self._note("a new session: the conversation so far is forgotten")
+            await self._begin_anew()
+        return "the next turn starts a new session; the notes stay"
+
+    async def _begin_anew(self) -> None:
+        await self.backend.new_session()
+        self._permissions.new_session()
+        self.context.forget()
+        note = {"text": "a new session: the conversation so far is forgotten", "fresh": True}
+        self.history.publish(EventKind.NOTE, note)
         self.status.changed()
-        return "the next turn starts a new session"
 
     async def choose_model(self, model: str) -> str:
         """Use `model` from the next turn on, restarts included; raises `BadRequest`."""
         saved = self.session.choose(model)
         await self.backend.set_model(model)
+        self.context.another_model()
         if not self.backend.is_model:
             note = f"{self.backend.label} has no model; {model} is kept for a backend that has"
         else:
@@ -214,10 +238,27 @@ class Harness:
     async def _loop(self) -> None:
         while True:
             await self._runner.wait_for_login()
+            await self._keep_up()
             self._show_idle()
             message = await self._next_message()
             if message is not None:
+                await self._keep_up(before_message=True)
                 await self._work_on(message)
+
+    async def _keep_up(self, *, before_message: bool = False) -> None:
+        """What a long conversation needs before the next turn; messages wait meanwhile."""
+        if self._upkeep.due(before_message=before_message) is Due.NOTHING:
+            return
+        async with self._backend_free:
+            due = self._upkeep.due(before_message=before_message)  # the operator may have been faster
+            if due is not Due.NOTHING:
+                self._inbox.held = True
+                try:
+                    await self._upkeep.do(due)
+                except (HiveError, OSError) as error:
+                    log.warning("a long conversation: %s", error)
+                finally:
+                    self._inbox.held = False
 
     async def _next_message(self) -> Message | None:
         try:
@@ -234,6 +275,7 @@ class Harness:
         async with self._backend_free:
             await self._permissions.turn_began(message.id, redelivered=message.redelivered)
             unread = self._inbox.unread
+            self.context.turn_began()
             self.status.turn_began(message, unread)
             self._began(message, unread)
             result = await self._turn(message, unread)
@@ -242,8 +284,10 @@ class Harness:
         await self._ack()
 
     async def _turn(self, message: Message, unread: int) -> TurnResult:
+        state = self.config.paths.state
+        notes = state / NOTES_FILE if self.context.kept.fresh and has_notes(state) else None
         try:
-            return await self._runner.run(wake_prompt(message, unread, self.config.agent))
+            return await self._runner.run(wake_prompt(message, unread, self.config.agent, notes=notes))
         except asyncio.CancelledError:
             end = {
                 "ok": False,
@@ -271,12 +315,20 @@ class Harness:
         ok = result.outcome is Outcome.OK
         end = {"ok": ok, "outcome": result.outcome.value, "note": result.note, "stats": stats.model_dump()}
         self.history.publish(EventKind.TURN_END, end)
-        self.turns.record(stats)
-        self._totals.add(stats)
-        self._turn_reporter.add(stats)
+        self._record(stats)
+        self.context.turn_ended(ok=ok)
         self.status.turn_ended(stats)
         told = ids(msg=self._inbox.in_turn or message.id)
         log.info("turn: message %d: %s %s", message.id, result.outcome.value, result.note, extra=told)
+
+    def _record(self, stats: TurnStats) -> None:
+        """What was taken, by a turn or between two; what asked the model nothing is not a turn."""
+        given = stats.input_tokens + stats.cache_read_tokens + stats.cache_creation_tokens
+        if stats.message_id is None and given + stats.output_tokens == 0:
+            return
+        self.turns.record(stats)
+        self._totals.add(stats)
+        self._turn_reporter.add(stats)
 
     async def _ack(self) -> None:
         """Everything the turn took. A turn that has ended is acked even when we are being stopped."""
@@ -292,7 +344,7 @@ class Harness:
     async def _compact(self) -> None:
         try:
             async with self._backend_free:
-                await self._runner.compact()
+                self._record((await self._runner.compact()).stats)
         finally:
             self._compacting = None
             self._show_idle()

@@ -42,6 +42,7 @@ class Inbox:
         self._in_turn: set[int] = set()  # given to the turn, not yet acked
         self._unread = 0  # left in core after the last recv
         self._poll: asyncio.Task[bool] | None = None
+        self.held = False  # a turn of the harness's own runs: its model is given no message
 
     @property
     def in_turn(self) -> list[int]:

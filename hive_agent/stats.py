@@ -45,8 +45,9 @@ class TurnLog:
         self._database.write(_INSERT, [[row[column] for column in _COLUMNS]])
 
     def last(self) -> TurnStats | None:
-        """The newest turn."""
-        query = f"SELECT {', '.join(_COLUMNS)} FROM turn ORDER BY id DESC LIMIT 1"  # noqa: S608 - constants
+        """The newest turn of a message; those of the harness's own have none."""
+        columns = ", ".join(_COLUMNS)
+        query = f"SELECT {columns} FROM turn WHERE message_id IS NOT NULL ORDER BY id DESC LIMIT 1"  # noqa: S608
         rows = self._database.read(query)
         if not rows:
             return None

@@ -59,7 +59,6 @@ class Status:
             "unread": self.unread,
             "turn": self.turn,
             "last_turn": self.last_turn.model_dump() if self.last_turn else None,
-            "context_tokens": self.last_turn.context_tokens if self.last_turn else 0,
         }
 
 

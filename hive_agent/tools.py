@@ -215,6 +215,8 @@ class Toolbox:
         return f"Sent to {asked.to} as message {numbers}. An answer arrives as a message and wakes you."
 
     async def recv(self, asked: RecvArguments) -> str:
+        if self._inbox.held:
+            return "No message is handed out in this turn: save your notes and end it. Messages wait."
         batch = await self._inbox.take(wait_seconds=asked.wait_seconds, maximum=asked.max)
         return describe_all(batch.messages, batch.unread, self._me)
 

@@ -5,6 +5,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from hive_agent.backends.base import Backend, BackendEvent, LoginStage, Outcome, StreamLine, TurnResult
 from hive_agent.history import History
@@ -50,8 +51,11 @@ class TurnRunner:
         backend: Backend,
         history: History,
         status: Status,
+        see: Callable[[dict[str, Any]], None] = lambda line: None,
         clock_ms: Callable[[], int] = wall_clock_ms,
     ) -> None:
+        """`see` is shown every line that the backend prints."""
+        self._see = see
         self._backend = backend
         self._history = history
         self._status = status
@@ -70,11 +74,14 @@ class TurnRunner:
             return False
         self._cancelled = True
         self._nudge.set()
+        await self._interrupt()
+        return True
+
+    async def _interrupt(self) -> None:
         for _ in range(INTERRUPT_TRIES):  # it may be just about to start
             if await self._backend.interrupt() or not self._in_turn:
                 break
             await asyncio.sleep(INTERRUPT_RETRY_SECONDS)
-        return True
 
     async def run(self, prompt: str) -> TurnResult:
         """One turn until it has really ended: parked turns wait here, with their message leased."""
@@ -98,11 +105,44 @@ class TurnRunner:
             self._in_turn = False
 
     async def compact(self) -> TurnResult:
-        """Summarise the session, as part of a turn or between two."""
-        self._status.show(Badge.COMPACTING)
-        self._note("compacting the session …")
-        result = await self._play(self._backend.compact())
+        """Summarise the session, as part of a turn or between two. It can be cancelled."""
+        within_a_turn, self._in_turn = self._in_turn, True
+        try:
+            self._status.show(Badge.COMPACTING)
+            self._note("compacting the session …")
+            result = await self._play(self._backend.compact())
+        finally:
+            self._in_turn = within_a_turn
         self._note("compacted" if result.outcome is Outcome.OK else f"compaction failed: {result.note}")
+        return result
+
+    async def aside(self, prompt: str, what: str, seconds: float) -> TurnResult:
+        """A turn of the harness's own, between two messages: tried once, and stopped after `seconds`.
+
+        `what` is told beside the badge.
+        """
+        self._in_turn, self._cancelled = True, False
+        try:
+            self._status.show(Badge.COMPACTING, what)
+            return await self._bounded(self._backend.run_turn(prompt), seconds)
+        finally:
+            self._in_turn = False
+
+    async def _bounded(self, events: AsyncIterator[BackendEvent], seconds: float) -> TurnResult:
+        """As `_play`, and interrupted after `seconds`."""
+
+        async def stop() -> None:
+            await asyncio.sleep(seconds)
+            await self._interrupt()
+
+        stopping = asyncio.create_task(stop(), name="aside-bound")
+        try:
+            result = await self._play(events)
+        finally:
+            stopping.cancel()
+            await asyncio.gather(stopping, return_exceptions=True)
+        if result.outcome is Outcome.CANCELLED and not self._cancelled:
+            return replace(result, note=f"it took longer than {seconds:g} seconds")
         return result
 
     async def _again_because(self, result: TurnResult, attempts: _Attempts) -> str | None:
@@ -177,6 +217,7 @@ class TurnRunner:
         try:
             async for event in events:
                 if isinstance(event, StreamLine):
+                    self._see(event.raw)
                     self._history.publish(EventKind.STREAM, event.raw)
                 else:
                     result = event

@@ -8,6 +8,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from hive_shared.names import MANAGER, OPERATOR, SYSTEM
 from hive_shared.wire import Message
@@ -16,6 +17,10 @@ CODE_BYTES = 6
 CUT_SHORT = (
     "[hyperhive] The last attempt at this turn was cut short ({reason}). "
     "Carry on where it stopped; do not repeat what was already done."
+)
+BEGUN_ANEW = (
+    "[hyperhive] This is a new conversation; what was said before is gone. "
+    "What you wrote down is in {notes} and beside it: read it first."
 )
 
 _OPENING = re.compile(
@@ -26,9 +31,14 @@ _OPENING = re.compile(
 _REPLY = re.compile(r"in reply to message (\d+)")
 
 
-def wake_prompt(message: Message, unread: int, me: str) -> str:
-    """The prompt of a turn: the one message that woke the agent, and whether more are waiting."""
+def wake_prompt(message: Message, unread: int, me: str, *, notes: Path | None = None) -> str:
+    """The prompt of a turn: the one message that woke the agent, and whether more are waiting.
+
+    With `notes`, the conversation has just begun anew, and that is where those of before are.
+    """
     prompt = describe(message, me)
+    if notes is not None:
+        prompt = f"{BEGUN_ANEW.format(notes=notes)}\n{prompt}"
     if unread > 0:
         prompt += f"\n[hyperhive] {unread} more pending: take with the recv tool, or end the turn."
     return prompt

@@ -254,6 +254,8 @@ class Actions:
             model=request.model,
             note=request.note,
             resumes_at_ms=request.resumes_at_ms,
+            context_tokens=request.context_tokens,
+            window_tokens=request.window_tokens,
         )
         before = self.roster.report(who.name, said, connection)
         lost = said.badge is wire.Badge.NEEDS_LOGIN and before.badge is not wire.Badge.NEEDS_LOGIN

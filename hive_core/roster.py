@@ -212,7 +212,11 @@ class Roster:
         live.reporter = None
         if live.report.badge is not Badge.OFFLINE:
             live.report = HarnessReport(
-                since_ms=time_ms(), backend=live.report.backend, model=live.report.model
+                since_ms=time_ms(),
+                backend=live.report.backend,
+                model=live.report.model,
+                context_tokens=live.report.context_tokens,
+                window_tokens=live.report.window_tokens,
             )
 
     def _view(self, record: AgentRecord) -> AgentView:

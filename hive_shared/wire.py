@@ -226,6 +226,8 @@ class HarnessReport(Model):
     model: str = ""
     note: str = ""
     resumes_at_ms: int | None = None
+    context_tokens: int = 0  # of the last inference's prompt; 0 is unknown, or a new conversation
+    window_tokens: int = 0  # what the model can take; 0 is unknown
 
 
 class Peer(Model):
@@ -874,6 +876,8 @@ class Report(Request[Empty]):
     model: Annotated[str, Field(max_length=128)] = ""
     note: Annotated[str, Field(max_length=500)] = ""
     resumes_at_ms: int | None = None
+    context_tokens: Tokens = 0
+    window_tokens: Tokens = 0
 
 
 class ReportTurns(Request[Empty]):

@@ -4,14 +4,13 @@
  */
 
 import { isIsolated, isRehearsal } from "./agent_words.js";
+import { contextWords, isNearlyFull } from "./context_size.js";
 import { one, setText, show, untilOf } from "./dom.js";
 import { billedTokens } from "./transcript.js";
 import { clock, count, duration, money } from "./text.js";
 
 /** @typedef {import("./types.js").HarnessState} HarnessState */
 /** @typedef {{contextTokens: number, windowTokens: number}} Context */
-
-const NEARLY_FULL = 0.8; // Claude Code compacts at about nine tenths
 
 /** @param {HarnessState} state @param {boolean} reachable @param {Context} [context] as the events told last */
 export function renderChips(state, reachable, context) {
@@ -23,7 +22,7 @@ export function renderChips(state, reachable, context) {
   backend.title = cannot(state);
   if (backend.title && state.is_model) backend.append(` · ${backend.title}`);
   backend.className = state.is_model && !isRehearsal(state.backend) ? "chip" : "chip warn";
-  renderContext(context?.contextTokens || state.context_tokens, context?.windowTokens ?? 0);
+  renderContext(context?.contextTokens || state.context_tokens, state.window_tokens || (context?.windowTokens ?? 0));
   chip("#cost", state.last_turn && lastTurn(state.last_turn));
   chip("#total", inAll(state));
   chip("#unread", state.unread > 0 && `${state.unread} unread`);
@@ -54,9 +53,9 @@ export function renderAsOf(heardAtMs) {
 function renderContext(tokens, most) {
   const element = one("#context");
   const share = most > 0 ? Math.min(1, tokens / most) : 0;
-  const percent = most > 0 ? ` of ${count(most)} · ${Math.round(share * 100)} %` : "";
-  chip("#context", tokens > 0 && `ctx ${count(tokens)}${percent}`);
-  element.classList.toggle("warn", share >= NEARLY_FULL);
+  const percent = most > 0 ? ` · ${Math.round(share * 100)} %` : "";
+  chip("#context", tokens > 0 && `${contextWords(tokens, most)}${percent}`);
+  element.classList.toggle("warn", isNearlyFull(tokens, most));
   element.classList.toggle("filling", most > 0);
   element.style.setProperty("--share", `${Math.round(share * 100)}%`);
 }

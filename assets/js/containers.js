@@ -4,6 +4,7 @@ import { doneTo, told as toldDeed } from "./activity.js";
 import { adviceLine } from "./advice.js";
 import { agentSince, inFlight, isIsolated, isRehearsal, tellAgent } from "./agent_words.js";
 import { here } from "./api.js";
+import { contextChip } from "./context_size.js";
 import { ageOf, h, leet, one, setText, show } from "./dom.js";
 import { errorPlace } from "./forms.js";
 import { syncList } from "./morph.js";
@@ -157,6 +158,7 @@ function badges(agent) {
       report.model &&
       !isRehearsal(report.backend) &&
       h("span", { class: "chip", "data-key": "model" }, report.model),
+    contextChip(agent),
     agent.commit && shaChip(agent.commit, "runs"),
     agent.may_write_to &&
       h(

@@ -15,7 +15,7 @@
  * @typedef {"pending"|"approved"|"building"|"deployed"|"failed"|"denied"} ApprovalStatus
  *
  * @typedef {{badge: Badge, since_ms: number, backend: string, model: string, note: string,
- *   resumes_at_ms: number|null}} HarnessReport
+ *   resumes_at_ms: number|null, context_tokens: number, window_tokens: number}} HarnessReport
  *
  * @typedef {{name: string, role: Role, container: string, host: string, port: number, state: AgentState,
  *   since_ms: number, isolation: string, needs_update: boolean, pid: number|null, restarts: number,
@@ -82,7 +82,7 @@
  * @typedef {{name: string, role: Role, label: string, backend: string, backend_label: string,
  *   is_model: boolean, model: string, models: string[], badge: Badge, since_ms: number, note: string,
  *   resumes_at_ms: number|null, unread: number, turn: {from: string, started_at_ms: number}|null,
- *   last_turn: TurnStats|null, context_tokens: number, login: LoginState, warm: boolean,
+ *   last_turn: TurnStats|null, context_tokens: number, window_tokens: number, login: LoginState, warm: boolean,
  *   isolation: string, operator_pronouns: string, seq: number, storing: boolean, totals?: TurnTotals,
  *   capabilities?: Capabilities}} HarnessState
  *

@@ -21,6 +21,10 @@ export class Usage {
 
   /** @param {LiveEvent} event @returns {boolean} whether it told something */
   see({ kind, data }) {
+    if (kind === "note" && data?.fresh === true) {
+      this.contextTokens = 0; // a new conversation
+      return true;
+    }
     if (kind !== "stream" || !data) return false;
     if (data.type === "assistant") return this.prompted(data);
     if (data.type === "result") return this.ended(data.modelUsage);

@@ -131,7 +131,7 @@ def harness_state(name: str, **more: Any) -> dict[str, Any]:
         "name": name, "role": "agent", "label": name, "backend": "claude", "backend_label": "Claude Code",
         "is_model": True, "model": "sonnet", "models": ["haiku", "opus", "sonnet"], "badge": "idle",
         "since_ms": now_ms(), "note": "", "resumes_at_ms": None, "unread": 0, "turn": None, "last_turn": None,
-        "context_tokens": 0, "login": {"needed": False, "stage": "none", "url": None, "message": ""},
+        "context_tokens": 0, "window_tokens": 0, "login": {"needed": False, "stage": "none", "url": None, "message": ""},
         "warm": True, "isolation": "bubblewrap", "operator_pronouns": "they/them", "seq": 0, "storing": True,
     }  # fmt: skip
     return fields | more

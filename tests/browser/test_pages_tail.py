@@ -212,13 +212,13 @@ def test_context_is_the_last_prompt_and_cost_is_told_apart(hive: MockHive, page:
     stream(hive, line)
     expect(context).to_have_text("ctx 170k")
     stream(hive, {"type": "result", "modelUsage": {"opus": {"inputTokens": 1, "contextWindow": 200_000}}})
-    expect(context).to_have_text("ctx 170k of 200k · 85 %")
+    expect(context).to_have_text("ctx 170k / 200k · 85 %")
     expect(context).to_have_class("chip warn filling")
     helper = line | {"parent_tool_use_id": "t"}
     helper["message"] = line["message"] | {"usage": {"input_tokens": 5000}}
     boundary = {"type": "system", "subtype": "compact_boundary", "compact_metadata": {"post_tokens": 20_000}}
     stream(hive, helper, boundary)
-    expect(context).to_have_text("ctx 20.0k of 200k · 10 %")
+    expect(context).to_have_text("ctx 20.0k / 200k · 10 %")
     expect(page.locator("#cost")).to_have_text("last turn · 41.2 s · 225k tok · $0.18")
     expect(page.locator("#total")).to_have_text("total · 12 turns · $3.50")
 

@@ -31,7 +31,8 @@ STATE_FIELDS = {
         "badge",
         "since_ms",
     ),
-    *("note", "resumes_at_ms", "unread", "turn", "last_turn", "context_tokens", "login", "warm", "isolation"),
+    *("note", "resumes_at_ms", "unread", "turn", "last_turn", "context_tokens", "window_tokens", "login"),
+    *("warm", "isolation"),
     *("operator_pronouns", "seq", "storing", "totals"),
 }
 

@@ -55,6 +55,9 @@ class ScriptedBackend:
         self.prompts: list[str] = []
         self.compactions = 0
         self.compact_outcome = Outcome.OK
+        self.sizes: list[int] = []  # of the prompts of the next turns, in tokens
+        self.compacted_tokens = 0  # what is left after a compaction
+        self.done: list[str] = []  # in order: the first line of each prompt, "compact", "new session"
         self.models: list[str] = ["sonnet"]
         self.sessions = 0
         self.closed = False
@@ -81,12 +84,16 @@ class ScriptedBackend:
 
     async def run_turn(self, prompt: str) -> AsyncIterator[BackendEvent]:
         self.prompts.append(prompt)
+        self.done.append(prompt.partition("\n")[0])
         self._interrupt.clear()
         self.running.set()
         try:
             yield StreamLine(
                 {"type": "assistant", "message": {"content": [{"type": "text", "text": "thinking"}]}}
             )
+            if self.sizes:
+                for line in inference(self.sizes.pop(0)):
+                    yield StreamLine(line)
             if await self._interrupted():
                 yield result(Outcome.CANCELLED)
                 return
@@ -99,11 +106,18 @@ class ScriptedBackend:
 
     async def compact(self) -> AsyncIterator[BackendEvent]:
         self.compactions += 1
+        self.done.append("compact")
         self._interrupt.clear()
         self.running.set()
         try:
-            yield StreamLine({"type": "system", "subtype": "compact_boundary"})
-            yield result(Outcome.CANCELLED if await self._interrupted() else self.compact_outcome)
+            if await self._interrupted():
+                yield result(Outcome.CANCELLED)
+                return
+            metadata = {"post_tokens": self.compacted_tokens}
+            if self.compact_outcome is Outcome.OK:
+                boundary = {"type": "system", "subtype": "compact_boundary", "compact_metadata": metadata}
+                yield StreamLine(boundary)
+            yield result(self.compact_outcome)
         finally:
             self.running.clear()
 
@@ -118,6 +132,7 @@ class ScriptedBackend:
 
     async def new_session(self) -> None:
         self.sessions += 1
+        self.done.append("new session")
 
     async def close(self) -> None:
         self.closed = True
@@ -130,6 +145,16 @@ class ScriptedBackend:
             for wait in waits:
                 wait.cancel()
         return self._interrupt.is_set()
+
+
+def inference(tokens: int, window_tokens: int = 200_000) -> list[dict[str, Any]]:
+    """What is printed of an inference with a prompt of `tokens`, most of it from the cache."""
+    usage = {"input_tokens": 10, "cache_read_input_tokens": tokens - 110, "cache_creation_input_tokens": 100}
+    message = {"role": "assistant", "model": "sonnet", "content": [], "usage": usage}
+    return [
+        {"type": "assistant", "message": message},
+        {"type": "result", "modelUsage": {"sonnet": {"contextWindow": window_tokens}}},
+    ]
 
 
 def result(outcome: Outcome, note: str = "", resumes_at_ms: int | None = None) -> TurnResult:
