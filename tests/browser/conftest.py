@@ -4,7 +4,8 @@ synchronous interface keeps an event loop running, which tests of other modules 
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.async_api import expect as expect_async
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from tests.browser.mock_hive import COOKIE, KEY, MockHive
 
@@ -16,7 +17,9 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-PATIENCE_MS = 15_000
+PATIENCE_MS = 60_000  # a machine that builds other things at the same time is slow, and not wrong
+expect.set_options(timeout=PATIENCE_MS)
+expect_async.set_options(timeout=PATIENCE_MS)
 
 
 @pytest.fixture(scope="module")
