@@ -80,7 +80,7 @@ class Core:
 
 async def gone(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 os.kill(pid, 0)
                 await asyncio.sleep(0.005)

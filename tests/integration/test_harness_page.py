@@ -68,7 +68,7 @@ class Stream:
 
     async def next(self, kind: str | None = None) -> dict[str, Any]:
         """The next event (of a kind): {"event", "id", "data"}; comments are passed over."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 event = await self._one()
                 if kind is None or event["event"] == kind:
@@ -216,7 +216,7 @@ async def test_a_stream_begins_with_the_state_and_tells_every_change(
 
 async def test_a_quiet_stream_is_pinged(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web_module, "PING_SECONDS", 0.05)
-    async with client.stream("GET", "/events/stream") as response, asyncio.timeout(20):
+    async with client.stream("GET", "/events/stream") as response, asyncio.timeout(60):
         async for line in response.aiter_lines():
             if line.startswith(":"):
                 break

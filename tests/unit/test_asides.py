@@ -274,7 +274,7 @@ async def test_a_full_disk_neither_loses_it_nor_the_count(hive: Hive) -> None:
     hive.parts.broker.release("last", crashed=True)
     await asyncio.sleep(0.05)
     await free_the_disk(hive.parts.store)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not await hive.questions():
             await hive.settled()
             await asyncio.sleep(0.05)

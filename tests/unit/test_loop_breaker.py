@@ -170,7 +170,7 @@ class Hive:
         return await self.question()
 
     async def answer(self, question: QuestionView, text: str) -> None:
-        async with asyncio.timeout(10):  # the question is stored a moment before the loop is told so
+        async with asyncio.timeout(60):  # the question is stored a moment before the loop is told so
             while (loop := self.breaker.asked_about(question.id)) is None:
                 await asyncio.sleep(0)
         effect = lambda *given: self.breaker.settle(loop, THE_OPERATOR, *given)  # noqa: E731
