@@ -78,10 +78,17 @@ def resume_time_ms(now_ms: int, named_ms: int | None, attempt: int) -> int:
 
 
 async def wait_until_ms(deadline_ms: int, nudge: asyncio.Event, clock_ms: Callable[[], int]) -> None:
-    """Return at the wall-clock time `deadline_ms`, or when `nudge` is set (and clear it)."""
-    while (left_ms := deadline_ms - clock_ms()) > 0 and not nudge.is_set():
+    """Return at the wall-clock time `deadline_ms`, or when `nudge` is set (and clear it).
+
+    Never later than in the time that it is until then by the clock of now: that may be set back.
+    """
+    until = time.monotonic() + (deadline_ms - clock_ms()) / 1000
+    while not nudge.is_set():
+        left_seconds = min((deadline_ms - clock_ms()) / 1000, until - time.monotonic())
+        if left_seconds <= 0:
+            break
         try:
-            async with asyncio.timeout(min(left_ms / 1000, CLOCK_SLICE_SECONDS)):
+            async with asyncio.timeout(min(left_seconds, CLOCK_SLICE_SECONDS)):
                 await nudge.wait()
         except TimeoutError:
             continue

@@ -9,3 +9,13 @@ Clock = Callable[[], int]
 def time_ms() -> int:
     """The wall clock in Unix milliseconds. It may jump; never measure durations with it."""
     return time.time_ns() // 1_000_000
+
+
+def steady_ms() -> int:
+    """Milliseconds since some moment, those in which the host slept included. It never jumps."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+
+
+def steady_beside(clock: Clock) -> Clock:
+    """The clock that never jumps, for what has this wall clock; one that is not this host's is taken as such."""
+    return steady_ms if clock is time_ms else clock

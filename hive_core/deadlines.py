@@ -30,15 +30,17 @@ class Deadlines:
         self,
         earliest_ms: Callable[[], Awaitable[int | None]],
         settle: Callable[[int], Awaitable[object]],
+        adjust: Callable[[], Awaitable[int]] | None = None,
     ) -> None:
         """Call `settle` with the present time whenever the earliest stored time has come; until cancelled.
 
-        `settle` must take what is due out of what `earliest_ms` tells, and need not do all at once.
+        `settle` must take what is due out of what `earliest_ms` tells, and need not do all at once. `adjust`
+        sets times right before they are looked at, and tells the present time that they are right by.
         """
         while True:
             self._changed.clear()
             try:
-                sleep_seconds = await self._settle_due(earliest_ms, settle)
+                sleep_seconds = await self._settle_due(earliest_ms, settle, adjust)
             except HiveError as error:
                 log.warning("%s wait: %s", self._what, error)
                 sleep_seconds = RETRY_SECONDS
@@ -52,10 +54,11 @@ class Deadlines:
         self,
         earliest_ms: Callable[[], Awaitable[int | None]],
         settle: Callable[[int], Awaitable[object]],
+        adjust: Callable[[], Awaitable[int]] | None,
     ) -> float | None:
         """How many seconds to sleep once nothing is due; None for until something is stored."""
         while True:
-            now_ms = self._clock()
+            now_ms = self._clock() if adjust is None else await adjust()
             next_ms = await earliest_ms()
             if next_ms is None:
                 return None

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from hive_core.audit import Audit
 from hive_core.clock import Clock, time_ms
+from hive_core.clock_jumps import Adjusted, Lasting
 from hive_core.deadlines import Deadlines
 from hive_core.principals import Principal
 from hive_core.store import Store
@@ -52,6 +53,7 @@ NOBODY_ANSWERED: Final = "Nobody answered in time, so this is denied. Go on with
 CLOCK: Final = Principal.system(via="clock")
 
 _OPEN: Final = table.c.closed == ""
+_LASTING: Final = Lasting(table, _OPEN, since="asked_at_ms", until="expires_at_ms")
 _PATTERNS: Final = Redactor()
 
 Closed = Literal["allowed", "denied", "expired", "withdrawn"]
@@ -61,13 +63,21 @@ Subscriber = Callable[[PermissionView], None]
 class Permissions:
     """Open requests, the last closed ones, and rules. `run` closes requests whose time has run out."""
 
-    def __init__(self, store: Store, audit: Audit, host: str = "local", clock: Clock = time_ms) -> None:
+    def __init__(
+        self,
+        store: Store,
+        audit: Audit,
+        host: str = "local",
+        clock: Clock = time_ms,
+        steady: Clock | None = None,
+    ) -> None:
         self._store = store
         self._audit = audit
         self._host = host
         self._clock = clock
         self._subscribers: list[Subscriber] = []
         self._deadlines = Deadlines("permission requests", clock)
+        self._times = Adjusted(store, _LASTING, clock, steady, self._tell_times)
         self._rules: list[tuple[str, PermissionRuleView]] = []  # with the session of each, "" for none
         self._waiting: dict[int, list[asyncio.Future[PermissionView]]] = {}
         self.on_rules: Callable[[str], None] = lambda agent: None
@@ -296,7 +306,9 @@ class Permissions:
 
     async def run(self) -> None:
         """Deny what nobody answered in time; until cancelled."""
-        await self._deadlines.keep(lambda: self._store.read(_next_expiry_ms), self._expire_due)
+        await self._deadlines.keep(
+            lambda: self._store.read(_next_expiry_ms), self._expire_due, self._times.adjust
+        )
 
     # --- inside ---
 
@@ -379,6 +391,9 @@ class Permissions:
             self._audit.insert(connection, principal, "answer_permission", subject, how, "by a new rule")
         return views
 
+    async def _tell_times(self, numbers: list[int]) -> None:
+        self._tell_all([view for view in await self.open() if view.id in numbers])
+
     def _tell_all(self, views: list[PermissionView]) -> None:
         for view in views:
             self._tell(view)
@@ -442,7 +457,8 @@ def _check_room(connection: Connection, agent: str, now_ms: int) -> None:
         raise TooMany(
             f"{agent} has {OPEN_MAX} permission requests open, which is the limit; wait for the operator"
         )
-    lately = count.where(table.c.asked_at_ms > now_ms - ASKED_SECONDS * 1000)
+    # Those of a clock that was ahead are not lately: they would count for as long as it was ahead.
+    lately = count.where(table.c.asked_at_ms.between(now_ms - ASKED_SECONDS * 1000, now_ms))
     if connection.execute(lately).scalar_one() >= ASKED_MAX:
         raise TooMany(
             f"{agent} has asked for permission {ASKED_MAX} times in {ASKED_SECONDS // 60} minutes, which is "

@@ -32,6 +32,7 @@ EXPIRE_MAX: Final = 100  # of one transaction
 CLOCK: Final = Principal.system(via="clock")
 
 _OPEN: Final = table.c.closed == ""
+_LASTING: Final = Lasting(table, _OPEN, since="asked_at_ms", until="expires_at_ms")
 
 Closed = Literal["answered", "cancelled", "expired"]
 Subscriber = Callable[[QuestionView], None]
@@ -57,7 +58,7 @@ class Questions:
         self._clock = clock
         self._subscribers: list[Subscriber] = []
         self._deadlines = Deadlines("questions", clock)
-        self._times = Adjusted(store, _LASTING, clock, steady)
+        self._times = Adjusted(store, _LASTING, clock, steady, self._tell_times)
 
     async def ask(self, principal: Principal, request: AskOperator) -> QuestionView:
         """Put a question on the dashboard; raises `TooMany` when the asker has 20 open."""
@@ -173,6 +174,9 @@ class Questions:
         """Call back with every question as it is asked or closed; returns how to end that."""
         self._subscribers.append(callback)
         return lambda: self._subscribers.remove(callback)
+
+    async def _tell_times(self, numbers: list[int]) -> None:
+        self._tell_all([view for view in await self.open() if view.id in numbers])
 
     def _tell_all(self, views: list[QuestionView]) -> None:
         for view in views:

@@ -1,7 +1,8 @@
 """Messages to oneself at a later time (SPEC section 4, `remind`).
 
 Times are kept as the wall clock's: a clock that is set forward makes them due at once, one that is set back
-makes them wait. Either way each comes once: it is deleted in the transaction that makes it a message.
+makes them wait. One that was set while the clock was a day or more ahead comes as long from now as it was to
+come then. Each comes once: it is deleted in the transaction that makes it a message.
 """
 
 import logging
@@ -9,11 +10,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, Literal
 
-from sqlalchemy import Connection, Row, Select, delete, func, insert, select
+from sqlalchemy import Connection, Row, Select, delete, func, insert, select, true
 
 from hive_core.audit import Audit
 from hive_core.broker import Broker, Post
 from hive_core.clock import Clock, time_ms
+from hive_core.clock_jumps import Adjusted, Lasting
 from hive_core.deadlines import Deadlines
 from hive_core.principals import Kind, Principal
 from hive_core.store import Store
@@ -24,10 +26,12 @@ from hive_shared.wire import Remind, ReminderSet, ReminderView
 log = logging.getLogger(__name__)
 
 PENDING_MAX: Final = 50  # of one agent
+DAY_MS: Final = 86_400_000
 BODY_PREFIX: Final = "[reminder] "
 DELIVER_MAX: Final = 100  # of one transaction
 SHOWN_CHARACTERS: Final = 500  # of a body that may have 256 KiB
 
+_LASTING: Final = Lasting(table, true(), since="set_at_ms", until="due_at_ms")
 _SHOWN: Final = (
     table.c.id,
     table.c.agent,
@@ -48,6 +52,8 @@ class Reminders:
         self._host = host
         self._clock = clock
         self._deadlines = Deadlines("reminders", clock)
+        # Its own clock as the steady one: a time that was named is the wall clock's, and moves with nothing.
+        self._times = Adjusted(store, _LASTING, clock, steady=clock, ahead_min_ms=DAY_MS)
         self._subscribers: list[Subscriber] = []
 
     async def set(self, principal: Principal, request: Remind) -> ReminderSet:
@@ -124,6 +130,7 @@ class Reminders:
         await self._deadlines.keep(
             lambda: self._store.read(_next_due_ms),
             lambda now_ms: broker.transact(partial(self._deliver, broker, now_ms), committed=self._tell),
+            self._times.adjust,
         )
 
     def _deliver(self, broker: Broker, now_ms: int, connection: Connection, post: Post) -> list[ReminderView]:

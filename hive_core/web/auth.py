@@ -18,7 +18,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from hive_core.audit import Audit
-from hive_core.clock import Clock, time_ms
+from hive_core.clock import Clock, steady_beside, time_ms
 from hive_core.principals import Principal
 from hive_core.web.cookie import SessionCookie
 from hive_core.web.failures import WINDOW_MS, FailureLimit, ListedFailures
@@ -40,25 +40,25 @@ WRONG_PER_CODE_MAX: Final = 5
 @dataclass
 class _Code:
     secret_sha256: bytes
-    expires_at_ms: int
+    expires_at_ms: int  # of the clock that never jumps
     wrong: int = 0
 
 
 class LoginCodes:
     """One-time codes, in memory only: a restart of the daemon forgets them."""
 
-    def __init__(self, clock: Clock = time_ms) -> None:
+    def __init__(self, clock: Clock = time_ms, steady: Clock | None = None) -> None:
         self._clock = clock
+        self._steady = steady or steady_beside(clock)
         self._codes: OrderedDict[str, _Code] = OrderedDict()
 
     def issue(self) -> tuple[str, int]:
         """A new code, and when it expires (Unix milliseconds). The oldest gives way to a 17th."""
         name, secret = _random(NAME_CHARACTERS), _random(SECRET_CHARACTERS)
-        expires_at_ms = self._clock() + CODE_MS
-        self._codes[name] = _Code(_hashed(secret), expires_at_ms)
+        self._codes[name] = _Code(_hashed(secret), self._steady() + CODE_MS)
         while len(self._codes) > CODES_MAX:
             self._codes.popitem(last=False)
-        return _grouped(name + secret), expires_at_ms
+        return _grouped(name + secret), self._clock() + CODE_MS
 
     def redeem(self, text: str) -> bool:
         """Whether `text` is a code that is still good; it is not good again."""
@@ -67,9 +67,10 @@ class LoginCodes:
         code = self._codes.get(name)
         if code is None:
             return False
-        good = self._clock() < code.expires_at_ms and hmac.compare_digest(code.secret_sha256, _hashed(secret))
+        over = self._steady() >= code.expires_at_ms
+        good = not over and hmac.compare_digest(code.secret_sha256, _hashed(secret))
         code.wrong += not good
-        if good or code.wrong >= WRONG_PER_CODE_MAX or self._clock() >= code.expires_at_ms:
+        if good or code.wrong >= WRONG_PER_CODE_MAX or over:
             self._burn(name)
         return good
 

@@ -16,6 +16,7 @@ from typing import Final
 from sqlalchemy import Connection, delete, insert, select, update
 
 from hive_core.clock import Clock, time_ms
+from hive_core.clock_jumps import JumpDetector
 from hive_core.store import Store
 from hive_core.store.schema import session as table
 from hive_shared.errors import HiveError, NotFound
@@ -68,7 +69,9 @@ class Sessions:
         *,
         idle_days: float = IDLE_DAYS,
         max_days: float = MAX_DAYS,
+        steady: Clock | None = None,
     ) -> None:
+        self._jumps = JumpDetector(clock, steady)
         self._store = store
         self._host = host
         self._clock = clock
@@ -80,13 +83,14 @@ class Sessions:
 
     async def load(self) -> None:
         """Read the sessions that are still good, and forget the others."""
-        rows = await self._store.read(self._rows)
+        rows = [self._not_ahead(found) for found in await self._store.read(self._rows)]
         for found in rows:
             self._keep(found)
         await self._end([found for found in rows if self._over(found)])
 
     def find(self, cookies: Iterable[str], key: str) -> Session | None:
         """The session of one of these cookies, if the key is its own and its time is not over."""
+        self._heed_jump()
         key_sha256 = _hashed(key)
         for cookie in cookies:
             found = self._by_cookie.get(_hashed(cookie))
@@ -100,6 +104,7 @@ class Sessions:
 
     async def create(self, client: str) -> NewSession:
         """A new session for a browser that proved to be the operator's. Raises `Unavailable`."""
+        self._heed_jump()
         await self._end([found for found in self._by_cookie.values() if self._over(found)])
         displaced = self._oldest()[: max(0, len(self._by_cookie) - SESSIONS_MAX + 1)]
         await self._end(displaced)
@@ -124,7 +129,7 @@ class Sessions:
             return
         seen = replace(held, last_seen_ms=max(held.last_seen_ms, self._clock()))
         self._by_cookie[session.cookie_sha256] = seen
-        if seen.last_seen_ms - self._stored_seen_ms.get(seen.id, 0) < SEEN_EVERY_MS:
+        if abs(seen.last_seen_ms - self._stored_seen_ms.get(seen.id, 0)) < SEEN_EVERY_MS:
             return
         self._stored_seen_ms[seen.id] = seen.last_seen_ms
         try:
@@ -153,11 +158,13 @@ class Sessions:
         return len(ended)
 
     def is_live(self, session: Session) -> bool:
+        self._heed_jump()
         held = self._by_cookie.get(session.cookie_sha256)
         return held is not None and not self._over(held)
 
     def views(self) -> list[SessionView]:
         """The sessions that are good now, as the operator may see them, the last used first."""
+        self._heed_jump()
         return [
             SessionView(
                 id=held.id,
@@ -175,6 +182,18 @@ class Sessions:
 
     def _over(self, session: Session) -> bool:
         return self._clock() >= self._ends_at_ms(session)
+
+    def _heed_jump(self) -> None:
+        """When the wall clock was set, what it measured is set with it."""
+        _, by_ms = self._jumps.look()
+        if by_ms:
+            for cookie, held in self._by_cookie.items():
+                self._by_cookie[cookie] = _moved(held, by_ms)
+            self._jumps.heeded(by_ms)
+
+    def _not_ahead(self, session: Session) -> Session:
+        """As stored; what a clock stored that was ahead begins now, or it would last as much longer."""
+        return _moved(session, min(0, self._clock() - session.last_seen_ms))
 
     def _ends_at_ms(self, session: Session) -> int:
         """When it ends, unless it is used again before."""
@@ -221,8 +240,13 @@ class Sessions:
         connection.execute(insert(table).values(values))
 
     def _store_seen(self, connection: Connection, session: Session) -> None:
-        seen = update(table).where(table.c.id == session.id).values(last_seen_ms=session.last_seen_ms)
-        connection.execute(seen)
+        times = {"created_at_ms": session.created_at_ms, "last_seen_ms": session.last_seen_ms}
+        connection.execute(update(table).where(table.c.id == session.id).values(times))
+
+
+def _moved(session: Session, by_ms: int) -> Session:
+    created_at_ms, last_seen_ms = session.created_at_ms + by_ms, session.last_seen_ms + by_ms
+    return replace(session, created_at_ms=created_at_ms, last_seen_ms=last_seen_ms)
 
 
 def _delete(connection: Connection, ids: list[str]) -> None:
