@@ -39,6 +39,7 @@ from hive_core.registry import Registry
 from hive_core.reminders import Reminders
 from hive_core.requests import Requests
 from hive_core.roster import Roster
+from hive_core.schedules import Schedules
 from hive_core.usage import TurnRecord, Usage
 from hive_core.usage_stats import UsageStats
 from hive_core.waiting.queue import WaitingQueue
@@ -64,6 +65,7 @@ MESSAGES_SHOWN = 200
 RESOLVED_SHOWN = 20
 PERMISSIONS_SHOWN = 50  # of up to 32 KiB each
 ACTIVITY_SHOWN = 50
+REMINDERS_SHOWN = 200
 REFUSALS_RECORDED_PER_HOUR = 200  # of one principal
 FOLLOW_QUEUE = 2000  # messages a follower may be behind
 SAME_ALARM_SECONDS = 600.0  # a lost login is told once in that time, however often it happens
@@ -102,6 +104,7 @@ class Parts:
     describe: Callable[[], dict[str, Any]]  # what HiveStatus says of the daemon itself
     usage: Usage
     permissions: Permissions
+    schedules: Schedules
     loop_limits: LoopLimits = field(default_factory=LoopLimits)
 
 
@@ -125,6 +128,7 @@ class Actions:
         self.deployer = parts.deployer
         self.usage = parts.usage
         self.permission_requests = parts.permissions
+        self.scheduler = parts.schedules
         self._stats = UsageStats(parts.usage, parts.registry, parts.broker)
         self._failures = FailureSource(parts.approvals, parts.registry, parts.roster, parts.audit)
         self.queue = WaitingQueue(
@@ -173,6 +177,9 @@ class Actions:
         self._open_questions = {question.id for question in await self.questions.open()}
         await self.permission_requests.load()
         self.permission_requests.subscribe(self._permission_changed)
+        self.reminders.subscribe(self._reminder_changed)
+        self.scheduler.subscribe(self._schedule_changed)
+        await self.scheduler.open()
         self.permission_requests.on_rules = self.roster.changed
         self.roster.bypassed = self.permission_requests.bypassed
         self.approvals.subscribe(self._approval_changed)
@@ -427,6 +434,8 @@ class Actions:
         await self._asides.forget(name)
         await self.usage.forget(name)
         await self.permission_requests.forget(name, rules=True)
+        await self.reminders.forget(name)
+        await self.scheduler.forget(name)
         await self._proposals.end_orphans(await self.approvals.pending())
         note = f"not everything could be deleted: {'; '.join(left)}" if left else "nothing of it is left"
         return wire.AgentDone(agent=None, note=note)
@@ -528,6 +537,63 @@ class Actions:
         removed = self.permission_requests.remove_rule(who, rule_id)
         return await self._refusals_recorded(
             who, Operation.CHANGE_PERMISSION_RULES, f"rule {rule_id}", removed
+        )
+
+    # --- what comes at a set time ---
+
+    async def pending_reminders(self, who: Principal, name: str | None = None) -> list[wire.ReminderView]:
+        """What agents will be reminded of, or one of them; those due first before."""
+        authorize(who, Operation.LIST_REMINDERS)
+        if name is None:
+            return await self.reminders.pending()
+        return await self.reminders.of(self.registry.require(name).name)
+
+    async def cancel_reminder(self, who: Principal, reminder_id: int) -> wire.ReminderView:
+        authorize(who, Operation.CANCEL_REMINDER)
+        cancelled = self.reminders.cancel(who, reminder_id)
+        subject = f"reminder {reminder_id}"
+        return await self._refusals_recorded(who, Operation.CANCEL_REMINDER, subject, cancelled)
+
+    async def schedules(self, who: Principal) -> list[wire.ScheduleView]:
+        authorize(who, Operation.LIST_SCHEDULES)
+        return await self.scheduler.all()
+
+    async def preview_schedule(self, who: Principal, cron: str, timezone: str) -> wire.SchedulePreview:
+        """What a schedule would mean, before it is added."""
+        authorize(who, Operation.LIST_SCHEDULES)
+        return await self.scheduler.preview(cron, timezone)
+
+    async def add_schedule(self, who: Principal, request: wire.AddSchedule) -> wire.ScheduleView:
+        """For an agent that exists, also one that does not run."""
+        authorize(who, Operation.CHANGE_SCHEDULES)
+        if self.registry.require(request.name).kept:
+            raise Conflict(f"agent {request.name} was destroyed; revive it first", field="name")
+        added = self.scheduler.add(who, request)
+        return await self._refusals_recorded(who, Operation.CHANGE_SCHEDULES, request.name, added)
+
+    async def remove_schedule(self, who: Principal, schedule_id: int) -> wire.ScheduleView:
+        return await self._change_schedule(who, schedule_id, self.scheduler.remove)
+
+    async def pause_schedule(self, who: Principal, schedule_id: int) -> wire.ScheduleView:
+        return await self._change_schedule(who, schedule_id, self.scheduler.pause)
+
+    async def resume_schedule(self, who: Principal, schedule_id: int) -> wire.ScheduleView:
+        return await self._change_schedule(who, schedule_id, self.scheduler.resume)
+
+    async def run_schedule(self, who: Principal, schedule_id: int) -> wire.ScheduleView:
+        """Send its message at once."""
+        return await self._change_schedule(who, schedule_id, self.scheduler.run_now)
+
+    async def _change_schedule(
+        self,
+        who: Principal,
+        schedule_id: int,
+        change: Callable[[Principal, int], Awaitable[wire.ScheduleView]],
+    ) -> wire.ScheduleView:
+        authorize(who, Operation.CHANGE_SCHEDULES)
+        changed = change(who, schedule_id)
+        return await self._refusals_recorded(
+            who, Operation.CHANGE_SCHEDULES, f"schedule {schedule_id}", changed
         )
 
     # --- what waits for the operator ----------------------------------------
@@ -659,6 +725,8 @@ class Actions:
         questions = await self.open_questions(who)
         asked = (await self.permissions(who)).requests
         permissions = fair_share(asked, lambda request: request.agent, PERMISSIONS_SHOWN)
+        reminders = (await self.pending_reminders(who))[:REMINDERS_SHOWN]
+        schedules = await self.schedules(who)
         inbox = await self.inbox(who)
         messages = await self.messages(who, MESSAGES_SHOWN)
         activity = await self.activity(who, ACTIVITY_SHOWN)
@@ -670,6 +738,8 @@ class Actions:
             "approvals": _plain_list(approvals),
             "questions": _plain_list(questions),
             "permissions": _plain_list(permissions),
+            "reminders": _plain_list(reminders),
+            "schedules": _plain_list(schedules),
             "waiting": _plain(self.queue.listed()),
             "inbox": _plain_list(inbox),
             "messages": _plain_list(messages),
@@ -803,6 +873,12 @@ class Actions:
 
     def _permission_changed(self, request: wire.PermissionView) -> None:
         self.feed.publish("permission", _plain(request))
+
+    def _reminder_changed(self, reminder: wire.ReminderView) -> None:
+        self.feed.publish("reminder", _plain(reminder))
+
+    def _schedule_changed(self, schedule: wire.ScheduleView) -> None:
+        self.feed.publish("schedule", _plain(schedule))
 
     def _message_sent(self, message: wire.Message) -> None:
         self.feed.publish("message", _plain(message))

@@ -53,6 +53,10 @@ class Operation(StrEnum):
     LIST_PERMISSIONS = "permissions"
     ANSWER_PERMISSION = "answer_permission"
     CHANGE_PERMISSION_RULES = "change_permission_rules"
+    LIST_REMINDERS = "list_reminders"
+    CANCEL_REMINDER = "cancel_reminder"
+    LIST_SCHEDULES = "list_schedules"
+    CHANGE_SCHEDULES = "change_schedules"
     READ_INBOX = "read_inbox"
     READ_MESSAGES = "read_messages"
     LIST_WAITING = "list_waiting"
@@ -113,6 +117,10 @@ ALLOWED: dict[Operation, frozenset[Kind]] = {
     Operation.LIST_PERMISSIONS: _OPERATOR,
     Operation.ANSWER_PERMISSION: _OPERATOR,
     Operation.CHANGE_PERMISSION_RULES: _OPERATOR,
+    Operation.LIST_REMINDERS: _OPERATOR,
+    Operation.CANCEL_REMINDER: _OPERATOR,
+    Operation.LIST_SCHEDULES: _OPERATOR,
+    Operation.CHANGE_SCHEDULES: _OPERATOR,
     Operation.READ_INBOX: _OPERATOR,
     Operation.READ_MESSAGES: _OPERATOR,
     Operation.LIST_WAITING: _OPERATOR,
@@ -172,6 +180,15 @@ OPERATION_OF: dict[type[wire.Request[Any]], Operation] = {
     wire.AnswerPermission: Operation.ANSWER_PERMISSION,
     wire.AddPermissionRule: Operation.CHANGE_PERMISSION_RULES,
     wire.RemovePermissionRule: Operation.CHANGE_PERMISSION_RULES,
+    wire.Reminders: Operation.LIST_REMINDERS,
+    wire.CancelReminder: Operation.CANCEL_REMINDER,
+    wire.Schedules: Operation.LIST_SCHEDULES,
+    wire.PreviewSchedule: Operation.LIST_SCHEDULES,
+    wire.AddSchedule: Operation.CHANGE_SCHEDULES,
+    wire.RemoveSchedule: Operation.CHANGE_SCHEDULES,
+    wire.PauseSchedule: Operation.CHANGE_SCHEDULES,
+    wire.ResumeSchedule: Operation.CHANGE_SCHEDULES,
+    wire.RunSchedule: Operation.CHANGE_SCHEDULES,
     wire.Inbox: Operation.READ_INBOX,
     wire.Messages: Operation.READ_MESSAGES,
     wire.Thread: Operation.READ_MESSAGES,

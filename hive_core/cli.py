@@ -27,6 +27,7 @@ from hive_core.cli_command import (
 from hive_core.cli_diff import Sheet
 from hive_core.cli_pager import put_paged
 from hive_core.cli_permissions import permissions
+from hive_core.cli_schedules import reminders, schedules
 from hive_core.cli_target import LOCAL_ROOT, BadConfiguration
 from hive_core.cli_waiting import dismiss, notifications, waiting
 from hive_core.cli_words import short, what
@@ -609,6 +610,8 @@ def _must_be(given: str, wanted: str) -> None:
 _command("dismiss", _APPROVING)(dismiss)
 app.add_typer(notifications, rich_help_panel=_DAEMON)
 app.add_typer(permissions, rich_help_panel=_APPROVING)
+app.add_typer(schedules, rich_help_panel=_TALKING)
+app.add_typer(reminders, rich_help_panel=_TALKING)
 
 
 # --- the daemon and this machine --------------------------------------------

@@ -48,6 +48,7 @@ from hive_core.questions import Questions
 from hive_core.registry import AgentRecord, Registry
 from hive_core.reminders import Reminders
 from hive_core.roster import Roster
+from hive_core.schedules import Schedules
 from hive_core.send_rules import SendRules
 from hive_core.store import Store
 from hive_core.surfaces.agent import agent_handler
@@ -285,6 +286,7 @@ class _Hive:
                 describe,
                 Usage(store, host),
                 Permissions(store, audit, host),
+                Schedules(store, broker, audit, host),
                 LoopLimits(settings.loop_messages, settings.loop_window_seconds),
             )
         )
@@ -326,6 +328,7 @@ class _Hive:
         if self.notifier is not None:
             self.notifier.start()
         self.background.start(self.reminders.run(self.broker), name="reminders")
+        self.background.start(self.actions.scheduler.run(), name="schedules")
         self.background.start(self.questions.run(), name="questions")
         self.background.start(self.actions.permission_requests.run(), name="permissions")
         self.background.start(_hourly(self.broker.vacuum), name="vacuum")

@@ -511,6 +511,60 @@ class ReminderView(Model):
     closed: Literal["", "delivered", "cancelled", "dropped"] = ""
 
 
+class ReminderList(Model):
+    """Pending reminders, those due first before. `more` counts what found no room."""
+
+    reminders: list[ReminderView]
+    more: int = 0
+
+
+class SchedulePause(StrEnum):
+    """Why a schedule sends nothing."""
+
+    OPERATOR = "operator"
+    PURGED = "purged"  # its agent is gone
+    OVER = "over"  # its time never comes again
+    BROKEN = "broken"  # its time zone, or what it means, is no longer known here
+
+
+class ScheduleView(Model):
+    """A message that the operator has sent to an agent at set times; `paused` is empty unless it is.
+
+    `means` tells `cron` in words. `missed` counts the runs since the last message that sent none, because the
+    agent is not done with that (`last_outcome` is "skipped" then). `removed`: it is no more.
+    """
+
+    id: int
+    agent: str
+    cron: str
+    timezone: str
+    body: str
+    means: str = ""
+    made_at_ms: int
+    made_by: str
+    paused: Literal[""] | SchedulePause = ""
+    next_runs_ms: list[int] = []  # up to three
+    last_at_ms: int | None = None
+    last_outcome: Literal["", "sent", "skipped"] = ""
+    last_message_id: int | None = None
+    missed: int = 0
+    removed: bool = False
+
+
+class ScheduleList(Model):
+    """Schedules, by agent. `more` counts what found no room."""
+
+    schedules: list[ScheduleView]
+    more: int = 0
+
+
+class SchedulePreview(Model):
+    """What a text means in a time zone, and its next runs: up to three."""
+
+    means: str
+    next_runs_ms: list[int]
+
+
 class ApprovalAsked(Model):
     """The approval that now waits for the operator; `existing` if the same request was made before."""
 
@@ -1148,6 +1202,89 @@ class RemovePermissionRule(Request[PermissionRuleView]):
     rule_id: MessageId
 
 
+CronText = Annotated[str, Field(min_length=1, max_length=100)]
+ZoneName = Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class Reminders(Request[ReminderList]):
+    """The pending reminders of all agents, or of one."""
+
+    result: ClassVar[type[Model]] = ReminderList
+    op: Literal["reminders"] = "reminders"
+    name: Name | None = None
+
+
+class CancelReminder(Request[ReminderView]):
+    """Take an agent's reminder back; the agent is not told."""
+
+    result: ClassVar[type[Model]] = ReminderView
+    op: Literal["cancel_reminder"] = "cancel_reminder"
+    reminder_id: MessageId
+
+
+class Schedules(Request[ScheduleList]):
+    """What is sent to agents at set times, and when next."""
+
+    result: ClassVar[type[Model]] = ScheduleList
+    op: Literal["schedules"] = "schedules"
+
+
+class AddSchedule(Request[ScheduleView]):
+    """Send `body` to an agent whenever the clock of `timezone` shows what `cron` says.
+
+    `cron` has five fields: minute, hour, day of the month, month, day of the week (`0 9 * * mon-fri`).
+    `timezone` is a name of the IANA database, such as Europe/Berlin.
+    """
+
+    result: ClassVar[type[Model]] = ScheduleView
+    op: Literal["add_schedule"] = "add_schedule"
+    name: Name
+    cron: CronText
+    body: Annotated[str, Field(min_length=1, max_length=TEXT_MAX_CHARACTERS)]
+    timezone: ZoneName = "UTC"
+
+
+class PreviewSchedule(Request[SchedulePreview]):
+    """What a schedule would mean, before it is added."""
+
+    result: ClassVar[type[Model]] = SchedulePreview
+    op: Literal["preview_schedule"] = "preview_schedule"
+    cron: CronText
+    timezone: ZoneName = "UTC"
+
+
+class RemoveSchedule(Request[ScheduleView]):
+    """End a schedule for good."""
+
+    result: ClassVar[type[Model]] = ScheduleView
+    op: Literal["remove_schedule"] = "remove_schedule"
+    schedule_id: MessageId
+
+
+class PauseSchedule(Request[ScheduleView]):
+    """Send nothing until it is resumed; what falls in between is not made up for."""
+
+    result: ClassVar[type[Model]] = ScheduleView
+    op: Literal["pause_schedule"] = "pause_schedule"
+    schedule_id: MessageId
+
+
+class ResumeSchedule(Request[ScheduleView]):
+    """Go on with the next run from now."""
+
+    result: ClassVar[type[Model]] = ScheduleView
+    op: Literal["resume_schedule"] = "resume_schedule"
+    schedule_id: MessageId
+
+
+class RunSchedule(Request[ScheduleView]):
+    """Send a schedule's message at once, paused or not; its times stay as they are."""
+
+    result: ClassVar[type[Model]] = ScheduleView
+    op: Literal["run_schedule"] = "run_schedule"
+    schedule_id: MessageId
+
+
 class Inbox(Request[MessageList]):
     """Messages to the operator, newest last."""
 
@@ -1320,6 +1457,15 @@ _HOST: tuple[type[Request[Any]], ...] = (
     AnswerPermission,
     AddPermissionRule,
     RemovePermissionRule,
+    Reminders,
+    CancelReminder,
+    Schedules,
+    AddSchedule,
+    PreviewSchedule,
+    RemoveSchedule,
+    PauseSchedule,
+    ResumeSchedule,
+    RunSchedule,
     Send,
     Inbox,
     Messages,

@@ -10,6 +10,8 @@ from hive_core.surfaces.line_room import (
     deployments_in_room,
     file_in_room,
     permissions_in_room,
+    reminders_in_room,
+    schedules_in_room,
 )
 from hive_core.surfaces.routes import Call, Routes, handler
 from hive_shared import wire
@@ -138,6 +140,42 @@ async def _remove_permission_rule(call: Call, request: wire.RemovePermissionRule
     return await call.actions.remove_permission_rule(call.who, request.rule_id)
 
 
+async def _reminders(call: Call, request: wire.Reminders) -> Answer:
+    return reminders_in_room(await call.actions.pending_reminders(call.who, request.name))
+
+
+async def _cancel_reminder(call: Call, request: wire.CancelReminder) -> Answer:
+    return await call.actions.cancel_reminder(call.who, request.reminder_id)
+
+
+async def _schedules(call: Call, request: wire.Schedules) -> Answer:
+    return schedules_in_room(await call.actions.schedules(call.who))
+
+
+async def _add_schedule(call: Call, request: wire.AddSchedule) -> Answer:
+    return await call.actions.add_schedule(call.who, request)
+
+
+async def _preview_schedule(call: Call, request: wire.PreviewSchedule) -> Answer:
+    return await call.actions.preview_schedule(call.who, request.cron, request.timezone)
+
+
+async def _remove_schedule(call: Call, request: wire.RemoveSchedule) -> Answer:
+    return await call.actions.remove_schedule(call.who, request.schedule_id)
+
+
+async def _pause_schedule(call: Call, request: wire.PauseSchedule) -> Answer:
+    return await call.actions.pause_schedule(call.who, request.schedule_id)
+
+
+async def _resume_schedule(call: Call, request: wire.ResumeSchedule) -> Answer:
+    return await call.actions.resume_schedule(call.who, request.schedule_id)
+
+
+async def _run_schedule(call: Call, request: wire.RunSchedule) -> Answer:
+    return await call.actions.run_schedule(call.who, request.schedule_id)
+
+
 async def _send(call: Call, request: wire.Send) -> Answer:
     return await call.actions.send(call.who, request)
 
@@ -247,6 +285,15 @@ ROUTES: Routes = {
     wire.AnswerPermission: _answer_permission,
     wire.AddPermissionRule: _add_permission_rule,
     wire.RemovePermissionRule: _remove_permission_rule,
+    wire.Reminders: _reminders,
+    wire.CancelReminder: _cancel_reminder,
+    wire.Schedules: _schedules,
+    wire.AddSchedule: _add_schedule,
+    wire.PreviewSchedule: _preview_schedule,
+    wire.RemoveSchedule: _remove_schedule,
+    wire.PauseSchedule: _pause_schedule,
+    wire.ResumeSchedule: _resume_schedule,
+    wire.RunSchedule: _run_schedule,
     wire.Questions: _questions,
     wire.Answer: _answer,
     wire.Send: _send,

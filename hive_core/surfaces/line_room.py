@@ -54,6 +54,20 @@ def permissions_in_room(listed: wire.PermissionList) -> wire.PermissionList:
     return wire.PermissionList(requests=short, rules=rules, more=more)
 
 
+def reminders_in_room(reminders: Sequence[wire.ReminderView]) -> wire.ReminderList:
+    """As many of those due first as fit."""
+    fitting = _first_that_fit(list(reminders))
+    return wire.ReminderList(reminders=fitting, more=len(reminders) - len(fitting))
+
+
+def schedules_in_room(schedules: Sequence[wire.ScheduleView]) -> wire.ScheduleList:
+    """All schedules, their texts cut if need be."""
+    if _size(schedules) > wire.BATCH_MAX_BYTES:
+        schedules = [view.model_copy(update={"body": _short(view.body)}) for view in schedules]
+    fitting = _first_that_fit(list(schedules))
+    return wire.ScheduleList(schedules=fitting, more=len(schedules) - len(fitting))
+
+
 def _short_approval(approval: wire.ApprovalView) -> wire.ApprovalView:
     left_out = len(approval.flags) - FLAGS_MAX
     flags = [

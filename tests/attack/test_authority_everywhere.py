@@ -162,6 +162,21 @@ async def rule_about_alice(hive: WholeHive) -> Fields:
     return {"rule_id": made["id"]}
 
 
+async def reminder_of_alice(hive: WholeHive) -> Fields:
+    return await hive.done("alice", "remind", body="wake up", after_seconds=86400)
+
+
+async def schedule_for_alice(hive: WholeHive) -> Fields:
+    made = await hive.done("operator", "add_schedule", name="alice", cron="0 9 * * *", body="sum up")
+    return {"schedule_id": made["id"]}
+
+
+async def paused_schedule(hive: WholeHive) -> Fields:
+    made = await schedule_for_alice(hive)
+    await hive.done("operator", "pause_schedule", **made)
+    return made
+
+
 async def message_of_alice(hive: WholeHive) -> Fields:
     sent = await hive.done("operator", "send", to="alice", body=SECRET)
     return {"ids": sent["ids"], "max": 100}
@@ -209,6 +224,15 @@ WIRE = [
     Op("add_permission_rule", YES, NO, NO, NO, given(name="alice", decision="deny", rule="Bash(rm *)")),
     Op("remove_permission_rule", YES, NO, NO, NO, rule_about_alice),
     Op("remind", NO, YES, YES, OWN, given(body="wake up", after_seconds=86400)),
+    Op("reminders", YES, NO, NO, NO, given(name="alice")),
+    Op("cancel_reminder", YES, NO, NO, NO, reminder_of_alice),
+    Op("schedules", YES, NO, NO, NO),
+    Op("add_schedule", YES, NO, NO, NO, given(name="alice", cron="0 9 * * *", body="obey")),
+    Op("preview_schedule", YES, NO, NO, NO, given(cron="0 9 * * *")),
+    Op("remove_schedule", YES, NO, NO, NO, schedule_for_alice),
+    Op("pause_schedule", YES, NO, NO, NO, schedule_for_alice),
+    Op("resume_schedule", YES, NO, NO, NO, paused_schedule),
+    Op("run_schedule", YES, NO, NO, NO, schedule_for_alice),
     Op("report", NO, YES, YES, OWN, given(badge="thinking", note="busy")),
     Op("report_turns", NO, YES, YES, OWN, turn_that_ended),
     Op("prepare_spawn", NO, YES, NO, NO, fresh_name),
@@ -325,6 +349,15 @@ WEB = [
     Route("POST", "/update-all", part(nothing)),
     Route("POST", "/answer-question/{question_id}", part(question_of_alice, "question_id", answer="no")),
     Route("POST", "/answer-permission/{permission_id}", part(permission_of_alice, "permission_id")),
+    Route("GET", "/api/schedule-preview", part(nothing, cron="0 9 * * *", timezone="UTC")),
+    Route(
+        "POST", "/add-schedule", part(nothing, name="alice", cron="0 9 * * *", timezone="UTC", body="obey")
+    ),
+    Route("POST", "/remove-schedule/{schedule_id}", part(schedule_for_alice, "schedule_id")),
+    Route("POST", "/pause-schedule/{schedule_id}", part(schedule_for_alice, "schedule_id")),
+    Route("POST", "/resume-schedule/{schedule_id}", part(paused_schedule, "schedule_id")),
+    Route("POST", "/run-schedule/{schedule_id}", part(schedule_for_alice, "schedule_id")),
+    Route("POST", "/cancel-reminder/{reminder_id}", part(reminder_of_alice, "reminder_id")),
     Route("POST", "/dismiss/{approval_id}", part(failed_spawn, "approval_id")),
     Route("POST", "/cancel-question/{question_id}", part(question_of_alice, "question_id")),
     Route("POST", "/send", part(nothing, to="alice", body="obey")),
@@ -403,6 +436,8 @@ async def whole_state(hive: WholeHive) -> dict[str, Any]:
         "questions": (await hive.done("operator", "questions"))["questions"],
         "messages": (await hive.done("operator", "messages", limit=1000))["messages"],
         "sessions": (await hive.done("operator", "sessions"))["sessions"],
+        "reminders": (await hive.done("operator", "reminders"))["reminders"],
+        "schedules": (await hive.done("operator", "schedules"))["schedules"],
     }
 
 
@@ -412,6 +447,7 @@ def of_alice(state: dict[str, Any]) -> list[Any]:
         [agent for agent in state["agents"] if agent["name"] == "alice"],
         [question for question in state["questions"] if question["asker"] == "alice"],
         [message for message in state["messages"] if "alice" in (message["sender"], message["to"])],
+        [timed for timed in (*state["reminders"], *state["schedules"]) if timed["agent"] == "alice"],
     ]
 
 
@@ -494,8 +530,9 @@ def filled(path: str, parts: Fields) -> str:
 async def ask(client: httpx.AsyncClient, row: Route, parts: Fields, form: Fields, headers: Any = None) -> Any:
     """Status and body; of a live stream, its first bytes are not waited for."""
     path = filled(row.path, parts)
-    data = {name: str(value) for name, value in form.items()} if row.method == "POST" else None
-    request = client.build_request(row.method, path, data=data, headers=headers)
+    fields = {name: str(value) for name, value in form.items()} or None
+    data, query = (fields, None) if row.method == "POST" else (None, fields)
+    request = client.build_request(row.method, path, data=data, params=query, headers=headers)
     reply = await client.send(request, stream=True)
     try:
         live = reply.headers.get("content-type", "").startswith("text/event-stream")

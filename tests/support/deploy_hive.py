@@ -28,6 +28,7 @@ from hive_core.principals import Principal
 from hive_core.proposals import Proposals
 from hive_core.registry import AgentRecord
 from hive_core.roster import Roster
+from hive_core.schedules import Schedules
 from hive_core.usage import Usage
 from hive_shared import wire
 from hive_shared.errors import HiveError
@@ -260,6 +261,7 @@ async def _build(root: Path, runtime: ObedientRuntime, given: dict[str, object])
             describe=_describe,
             usage=Usage(parts.store),
             permissions=Permissions(parts.store, parts.audit),
+            schedules=Schedules(parts.store, parts.broker, parts.audit),
         )
     )
     return DeployHive(

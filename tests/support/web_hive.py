@@ -28,6 +28,7 @@ from hive_core.questions import Questions
 from hive_core.registry import AgentRecord, Registry
 from hive_core.reminders import Reminders
 from hive_core.roster import Roster
+from hive_core.schedules import Schedules
 from hive_core.store import Store
 from hive_core.usage import Usage
 from hive_core.web import Web
@@ -224,6 +225,7 @@ async def _build(tmp_path: Path, assets: Path, given: Mapping[str, Any]) -> WebH
         describe=_describe,
         usage=Usage(store),
         permissions=Permissions(store, audit),
+        schedules=Schedules(store, broker, audit),
     )
     actions = Actions(parts)
     await actions.open()

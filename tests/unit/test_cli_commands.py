@@ -148,6 +148,24 @@ PERMISSIONS = wire.PermissionList(
         )
     ],
 )
+SCHEDULE = wire.ScheduleView(
+    id=3,
+    agent="alice",
+    cron="0 9 * * mon-fri",
+    timezone="Europe/Berlin",
+    body="write a summary\nand be short",
+    means="At 09:00 on Monday through Friday",
+    made_at_ms=1,
+    made_by="operator",
+    next_runs_ms=[1_900_000_000_000, 1_900_086_400_000],
+    last_at_ms=1,
+    last_outcome="skipped",
+    last_message_id=17,
+    missed=2,
+)
+REMINDER = wire.ReminderView(
+    id=4, agent="alice", body="look \x1b[2J again", due_at_ms=1_900_000_000_000, set_at_ms=1
+)
 COMMIT, OLDER = "1a2b3c4d5e" * 4, "9f8e7d6c5b" * 4
 RAN = wire.Deployments(
     deployments=[
@@ -250,6 +268,26 @@ REQUESTS = [
     ),
     (["waiting"], wire.Waiting(), wire.WaitingList(entries=[LOGIN_WAITS], total=1)),
     (["dismiss", "3"], wire.Dismiss(approval_id=3), wire.Empty()),
+    (["schedules", "list"], wire.Schedules(), wire.ScheduleList(schedules=[SCHEDULE])),
+    (
+        ["schedules", "add", "0 9 * * mon-fri", "alice", "write a summary", "--timezone", "Europe/Berlin"],
+        wire.AddSchedule(
+            name="alice", cron="0 9 * * mon-fri", body="write a summary", timezone="Europe/Berlin"
+        ),
+        SCHEDULE,
+    ),
+    (
+        ["schedules", "preview", "0 9 * * *", "--timezone", "UTC"],
+        wire.PreviewSchedule(cron="0 9 * * *"),
+        wire.SchedulePreview(means="At 09:00 every day", next_runs_ms=[1_900_000_000_000]),
+    ),
+    (["schedules", "pause", "3"], wire.PauseSchedule(schedule_id=3), SCHEDULE),
+    (["schedules", "resume", "3"], wire.ResumeSchedule(schedule_id=3), SCHEDULE),
+    (["schedules", "run", "3"], wire.RunSchedule(schedule_id=3), SCHEDULE),
+    (["schedules", "remove", "3"], wire.RemoveSchedule(schedule_id=3), SCHEDULE),
+    (["reminders", "list"], wire.Reminders(), wire.ReminderList(reminders=[REMINDER])),
+    (["reminders", "list", "alice"], wire.Reminders(name="alice"), wire.ReminderList(reminders=[REMINDER])),
+    (["reminders", "cancel", "4"], wire.CancelReminder(reminder_id=4), REMINDER),
     (["permissions", "list"], wire.Permissions(), PERMISSIONS),
     (
         ["permissions", "allow", "5"],

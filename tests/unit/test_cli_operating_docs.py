@@ -51,10 +51,10 @@ def test_every_exit_code_is_told() -> None:
 
 def test_every_command_and_option_that_is_named_exists() -> None:
     commands = get_command(cli.app).commands  # type: ignore[attr-defined]
-    options = {option for command in commands.values() for part in command.params for option in part.opts}
-    options |= {
-        option for command in commands.values() for part in command.params for option in part.secondary_opts
-    }
+    groups = [getattr(command, "commands", {}) for command in commands.values()]
+    every = [*commands.values(), *(command for group in groups for command in group.values())]
+    options = {option for command in every for part in command.params for option in part.opts}
+    options |= {option for command in every for part in command.params for option in part.secondary_opts}
     options |= {"--install-completion", "--help"}
     for command in re.findall(r"hive-c0re ([a-z][a-z-]*)", PAGE):
         assert command in commands, command

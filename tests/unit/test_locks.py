@@ -38,6 +38,7 @@ USED_BY_NAME = {
     "mypy": "make lint",
     "ruff": "make lint",
     "pytest-timeout": "the setting `timeout`",
+    "tzdata": "zoneinfo reads it where the system has no time zones of its own",
     "pytest-xdist": "CI runs several files at a time",
 }
 
