@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -192,9 +193,9 @@ class TurnRunner:
     async def _wait_for_new_login(self, note: str, round_number: int) -> None:
         """Until somebody logs in; credentials that exist but were refused are tried again now and then."""
         delay = AUTH_RETRY_SECONDS[min(round_number, len(AUTH_RETRY_SECONDS) - 1)]
-        deadline_ms = self._clock_ms() + int(delay * 1000)
+        again_at = time.monotonic() + delay  # a wall clock may be set
         was_done = self._login_done()
-        while not (self._cancelled or self._backend.login.needed()) and self._clock_ms() < deadline_ms:
+        while not (self._cancelled or self._backend.login.needed()) and time.monotonic() < again_at:
             self._status.show(Badge.NEEDS_LOGIN, note)
             if self._login_done() and not was_done:
                 return
