@@ -1,19 +1,22 @@
 """What a change of configuration costs: from the operator's yes to the agent running it.
 
-A real daemon on the local runtime, rehearsal agents. The peer in the same run is a bare `restart` of the
-same agent: stop and start are in every deploy, the rest is ours (build, switch, tags).
-Prints one JSON object.
+A real daemon, rehearsal agents: on the local runtime, and with `--nspawn` on the tests' stand-in of a NixOS
+host, where containers are those of systemd-nspawn and only `nix` builds nothing (what it takes there depends
+on the change). The peer in the same run is a bare `restart` of the same agent: stop and start are in every
+deploy, the rest is ours (build, switch, tags). Prints one JSON object.
 
-    .venv/bin/python tests/benchmarks/bench_deploy.py [rounds]
+    .venv/bin/python tests/benchmarks/bench_deploy.py [rounds] [--nspawn]
 """
 
+import argparse
 import asyncio
+import contextlib
 import json
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -23,8 +26,26 @@ from hive_shared.client import call_once
 from hive_shared.names import MANAGER
 from tests.support import proposing
 from tests.support.hive import Hive, eventually, running_hive
+from tests.support.nixos_stand_in import NixosHost
 
+PROJECT = Path(__file__).resolve().parents[2]
 AGENT = "alice"
+
+
+@contextlib.asynccontextmanager
+async def nspawn_hive(root: Path) -> AsyncIterator[Hive]:
+    """A hive on a host that behaves as one with NixOS; needs root."""
+    host = await NixosHost(root / "host").boot()
+    environment = {"HIVE_ROOT": str(root / "hive"), "PYTHONPATH": str(PROJECT)}
+    command = (sys.executable, "-m", "tests.support.nixos_stand_in.serve", str(host.root))
+    hive = Hive(root / "hive", environment, command)
+    try:
+        await hive.start()
+        yield hive
+        await hive.stop()
+    finally:
+        await hive.kill()
+        await host.shut_down()
 
 
 async def seconds(work: Callable[[], Awaitable[object]]) -> float:
@@ -68,9 +89,10 @@ class Round:
         await eventually(lambda: self._hive.is_idle(AGENT), "the agent is idle", every_seconds=0.01)
 
 
-async def measure(rounds: int) -> dict[str, object]:
+async def measure(rounds: int, nspawn: bool) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as directory:
-        async with running_hive(Path(directory) / "hive") as hive:
+        root = Path(directory)
+        async with nspawn_hive(root) if nspawn else running_hive(root / "hive") as hive:
             await hive.spawn(AGENT)
             await eventually(lambda: hive.is_idle(MANAGER), "the manager is idle")
             times = []
@@ -81,6 +103,7 @@ async def measure(rounds: int) -> dict[str, object]:
                 )
     submit, approve, restart = (statistics.median(column) for column in zip(*times, strict=True))
     return {
+        "runtime": "nspawn" if nspawn else "local",
         "rounds": rounds,
         "submit_s": round(submit, 3),
         "approve_to_idle_s": round(approve, 3),
@@ -89,9 +112,13 @@ async def measure(rounds: int) -> dict[str, object]:
     }
 
 
-def main(rounds: int) -> None:
-    print(json.dumps(asyncio.run(measure(rounds))))
+def main() -> None:
+    options = argparse.ArgumentParser(description="From the operator's yes to the agent running it.")
+    options.add_argument("rounds", type=int, nargs="?", default=10)
+    options.add_argument("--nspawn", action="store_true")
+    chosen = options.parse_args()
+    print(json.dumps(asyncio.run(measure(chosen.rounds, chosen.nspawn))))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10)
+    main()

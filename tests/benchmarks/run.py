@@ -44,6 +44,7 @@ class Part:
     arguments: tuple[str, ...]
     quick: tuple[str, ...]
     goals: tuple[Goal, ...]
+    program: str = ""  # where that is not its name
 
 
 def at(*keys: str) -> Callable[[Figures], float | None]:
@@ -75,7 +76,12 @@ PARTS = (
     )),
     Part("bench_deploy", ("10",), ("2",), (
         Goal("(f) approve → running, local", "s", at("approve_to_idle_s")),
+        Goal("(f) over a restart, local", "×", at("approve_over_restart")),
     )),
+    Part("bench_deploy_nspawn", ("10", "--nspawn"), ("2", "--nspawn"), (
+        Goal("(f) approve → running, nspawn", "s", at("approve_to_idle_s")),
+        Goal("(f) over a restart, nspawn", "×", at("approve_over_restart")),
+    ), "bench_deploy"),
     Part("bench_memory", (), ("--agents", "3"), (
         Goal("(g) harness before its first turn, RSS", "MB", at("harness_rss_mb"), 60.0),
         Goal("(g) harness after a turn, RSS", "MB", at("harness_after_turn_rss_mb"), 60.0),
@@ -116,7 +122,7 @@ def main() -> None:
 
 def run(part: Part, quick: bool) -> tuple[Figures | None, str]:
     """What a part printed, or why there is nothing."""
-    command = [sys.executable, str(HERE / f"{part.name}.py"), *(part.quick if quick else part.arguments)]
+    command = [sys.executable, str(HERE / f"{part.program or part.name}.py"), *(part.quick if quick else part.arguments)]
     environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PART_SECONDS, env=environment)
