@@ -122,7 +122,11 @@ def main() -> None:
 
 def run(part: Part, quick: bool) -> tuple[Figures | None, str]:
     """What a part printed, or why there is nothing."""
-    command = [sys.executable, str(HERE / f"{part.program or part.name}.py"), *(part.quick if quick else part.arguments)]
+    command = [
+        sys.executable,
+        str(HERE / f"{part.program or part.name}.py"),
+        *(part.quick if quick else part.arguments),
+    ]
     environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PART_SECONDS, env=environment)
