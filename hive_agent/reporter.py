@@ -1,6 +1,7 @@
-"""Tells core what the harness is doing, so that the dashboard need not ask."""
+"""Tells core what the harness is doing, so that the dashboard need not ask; and again, as a sign of life."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 
@@ -13,6 +14,7 @@ from hive_shared.wire import TOKENS_MAX, Report
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 5.0
+FIRST_BEAT_SECONDS = 5.0  # until core has said how often it wants to hear
 
 CONTEXT_STEP = 0.02  # of the context's size: smaller changes are told with the next badge
 
@@ -29,6 +31,7 @@ class Reporter:
         self._backend = backend
         self._model = model
         self._changed = asyncio.Event()
+        self._again_seconds = FIRST_BEAT_SECONDS
         self._told_tokens = 0
         status.on_badge.append(self._changed.set)
         context.on_change.append(self._context_changed)
@@ -45,20 +48,24 @@ class Reporter:
             self._changed.set()
 
     async def run(self) -> None:
-        """Report at every change, until cancelled."""
+        """Report at every change, and as often as core wants to hear it, until cancelled."""
+        await self._changed.wait()
         while True:
-            await self._changed.wait()
             self._changed.clear()
             try:
-                await self._link.call(self._report())
+                self._again_seconds = (await self._link.call(self._report())).again_seconds
             except HiveError as error:
                 log.warning("report: %s", error.message)
                 await asyncio.sleep(RETRY_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._again_seconds):
+                    await self._changed.wait()
 
     def _report(self) -> Report:
         status, context = self._status, self._context
         self._told_tokens = context.tokens
         return Report(
+            beats=True,
             badge=status.badge,
             backend=self._backend,
             model=self._model(),

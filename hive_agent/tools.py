@@ -28,6 +28,7 @@ from hive_agent.wake import describe_all, framed
 from hive_shared.errors import BadRequest, Conflict, ErrorCode, HiveError
 from hive_shared.log_fields import ids
 from hive_shared.sockets import listen
+from hive_shared.status_words import words_of
 from hive_shared.wire import (
     RECV_WAIT_MAX_SECONDS,
     Agents,
@@ -597,8 +598,8 @@ def _flags(approval: ApprovalView) -> list[str]:
 
 
 def _done(text: str, agent: AgentView | None, note: str) -> str:
-    state = f" State now: {agent.state.value}." if agent else ""
-    return f"{text}{state} {_one_line(note)}".strip()
+    status = f" Status now: {words_of(agent)}." if agent else ""
+    return f"{text}{status} {_one_line(note)}".strip()
 
 
 def _peer(peer: Any) -> str:
@@ -607,7 +608,7 @@ def _peer(peer: Any) -> str:
 
 
 def _agent(agent: AgentView) -> str:
-    parts = [agent.state.value, f"doing: {agent.report.badge.value}", f"unread: {agent.unread}"]
+    parts = [_status(agent), f"unread: {agent.unread}"]
     if agent.restarts:
         parts.append(f"restarts: {agent.restarts}")
     if agent.needs_update:
@@ -615,6 +616,14 @@ def _agent(agent: AgentView) -> str:
     if agent.note:
         parts.append(f"note: {_one_line(agent.note)}")
     return f"{agent.name} ({agent.role}): {'; '.join(parts)}"
+
+
+def _status(agent: AgentView) -> str:
+    told = words_of(agent)
+    if agent.status_until_ms is not None:
+        told += f" until {_utc(agent.status_until_ms)}"
+    note = _one_line(agent.status_note)
+    return f"{told} ({note})" if note and agent.status_note != agent.note else told
 
 
 def _one_line(text: str) -> str:

@@ -144,6 +144,7 @@ class Actions:
         self.login_desk: LoginDesk | None = None  # set by the daemon once the web stands
         self.notify_test: Callable[[], Awaitable[list[wire.NotifyOutcome]]] | None = None  # likewise
         self.measured: Callable[[], Awaitable[str]] | None = None  # likewise
+        self.beat_seconds = wire.Reported().again_seconds  # between two words of a harness
         self._pronouns = parts.operator_pronouns
         self._describe = parts.describe
         self._proposals = parts.proposals
@@ -180,6 +181,8 @@ class Actions:
         self.reminders.subscribe(self._reminder_changed)
         self.scheduler.subscribe(self._schedule_changed)
         await self.scheduler.open()
+        for request in await self.permission_requests.open():
+            self.roster.permission_changed(request)
         self.permission_requests.on_rules = self.roster.changed
         self.roster.bypassed = self.permission_requests.bypassed
         self.approvals.subscribe(self._approval_changed)
@@ -216,9 +219,9 @@ class Actions:
             self.roster.changed(who.name)
         return received
 
-    async def ack(self, who: Principal, request: wire.Ack) -> wire.Acked:
+    async def ack(self, who: Principal, request: wire.Ack, lease: str | None = None) -> wire.Acked:
         authorize(who, Operation.ACKNOWLEDGE)
-        acked = await self.broker.ack(who.name, request.ids)
+        acked = await self.broker.ack(who.name, request.ids, lease)
         self.roster.changed(who.name)
         return acked
 
@@ -252,7 +255,7 @@ class Actions:
         authorize(who, Operation.REMIND)
         return await self.reminders.set(who, request)
 
-    async def report(self, who: Principal, request: wire.Report, connection: int) -> wire.Empty:
+    async def report(self, who: Principal, request: wire.Report, connection: int) -> wire.Reported:
         """What a harness says of itself; believed about itself alone."""
         authorize(who, Operation.REPORT)
         said = wire.HarnessReport(
@@ -264,11 +267,12 @@ class Actions:
             context_tokens=request.context_tokens,
             window_tokens=request.window_tokens,
         )
-        before = self.roster.report(who.name, said, connection)
-        lost = said.badge is wire.Badge.NEEDS_LOGIN and before.badge is not wire.Badge.NEEDS_LOGIN
+        before = self.roster.report(who.name, said, connection, beats=request.beats)
+        news = before is not None and before.badge is not wire.Badge.NEEDS_LOGIN
+        lost = said.badge is wire.Badge.NEEDS_LOGIN and news
         if lost and who.kind is Kind.AGENT and self._first_alarm("needs_login", who.name):
             await self._tell_manager(NeedsLogin(agent=who.name))
-        return wire.Empty()
+        return wire.Reported(again_seconds=self.beat_seconds)
 
     async def report_turns(self, who: Principal, request: wire.ReportTurns) -> wire.Empty:
         """What turns of `who` took, as it says; pages of figures are told that there is something new."""
@@ -872,6 +876,7 @@ class Actions:
         self._obey(question)
 
     def _permission_changed(self, request: wire.PermissionView) -> None:
+        self.roster.permission_changed(request)
         self.feed.publish("permission", _plain(request))
 
     def _reminder_changed(self, reminder: wire.ReminderView) -> None:

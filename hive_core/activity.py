@@ -20,7 +20,7 @@ from hive_shared.wire import AuditEntry
 log = logging.getLogger(__name__)
 
 SHOWN: Final = frozenset({
-    "start", "kill", "restart", "rebuild", "update", "destroy", "purge", "crash",
+    "start", "kill", "restart", "rebuild", "update", "destroy", "purge", "crash", "silent",
     "request_spawn", "request_apply_commit", "rollback", "approve", "deny", "deployed", "failed", "dismiss",
     "answer", "cancel_question", "expire_question", "pause", "end_pause",
     "set_aside", "requeue", "take_out",

@@ -29,6 +29,7 @@ from hive_core.threads import Threads
 from hive_core.trail import Trail
 from hive_shared.errors import (
     BadRequest,
+    Conflict,
     Forbidden,
     HiveError,
     InboxFull,
@@ -537,15 +538,27 @@ class Broker:
 
     # --- acking -------------------------------------------------------------
 
-    async def ack(self, recipient: str, ids: Sequence[int]) -> Acked:
-        """Done with these, for ever and durably; ids that are not its own unacked ones have no effect."""
-        if not ids:
-            return Acked(acked=0)
-        done = await self._store.write(
-            lambda connection: messages.ack(connection, recipient, set(ids), self._clock()),
+    async def ack(self, recipient: str, ids: Sequence[int], lease: str | None = None) -> Acked:
+        """Done with these, for ever and durably; ids that are not its own unacked ones have no effect.
+
+        With a `lease`, what another one holds is left to it: `Conflict`, once the others are done with.
+        """
+        leased = self._inbox(recipient).leased
+        theirs = sorted(number for number in set(ids) if lease and leased.get(number, lease) != lease)
+        ours = set(ids).difference(theirs)
+        done = await self._ack(recipient, ours) if ours else []
+        if theirs:
+            raise Conflict(
+                f"{_numbers(theirs)}: delivered to another connection since, which works on it now; "
+                "ack it again when that has ended"
+            )
+        return Acked(acked=len(done))
+
+    async def _ack(self, recipient: str, ids: set[int]) -> list[int]:
+        return await self._store.write(
+            lambda connection: messages.ack(connection, recipient, ids, self._clock()),
             committed=partial(self._acked, recipient),
         )
-        return Acked(acked=len(done))
 
     async def purge(self, recipient: str) -> int:
         """Take everything out of the inbox of an agent that was purged; how many it was.

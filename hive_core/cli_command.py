@@ -26,6 +26,7 @@ from hive_core.cli_target import BadConfiguration, Target, find_target
 from hive_shared import wire
 from hive_shared.client import Client, NotReachable
 from hive_shared.errors import HiveError
+from hive_shared.status_words import words_of
 
 R = TypeVar("R", bound=wire.Model)
 T = TypeVar("T")
@@ -185,15 +186,18 @@ class Hive:
 
 
 async def _tell_states(client: Client, name: str | None) -> None:
+    states: dict[str, wire.AgentState] = {}
     told: dict[str, str] = {}
     if name is None:
-        told = {agent.name: str(agent.state) for agent in (await client.call(wire.ListAgents())).agents}
+        states = {agent.name: agent.state for agent in (await client.call(wire.ListAgents())).agents}
     while True:
         for agent in (await client.call(wire.ListAgents())).agents:
-            state = str(agent.state)
-            if name in (None, agent.name) and told.get(agent.name) != state:
-                cli_output.tell(f"{agent.name}: {state}")
-                told[agent.name] = state
+            if name not in (None, agent.name) or states.get(agent.name) == agent.state:
+                continue  # what it does by itself is not what is waited for
+            states[agent.name] = agent.state
+            if told.get(agent.name) != words_of(agent):
+                told[agent.name] = words_of(agent)
+                cli_output.tell(f"{agent.name}: {words_of(agent)}")
         await asyncio.sleep(PROGRESS_SECONDS)
 
 

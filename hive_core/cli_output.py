@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from io import StringIO
 from typing import TYPE_CHECKING, Any, TextIO
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from hive_core.cli_words import about, age, kind, moment, short, size, subject, until, what
 from hive_core.terminal_text import clean, clean_line, dump_json, fold
 from hive_shared import wire
+from hive_shared.status_words import words_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -36,13 +38,14 @@ _STATE_STYLES = {
     "thinking": "magenta",
     "crashed": "bold red",
     "failed": "bold red",
-    "needs_login": "yellow",
-    "rate_limited": "yellow",
+    "needs": "yellow",  # a login
+    "waiting": "yellow",
+    "parked": "yellow",
     "pending": "yellow",
     "stopped": "dim",
-    "tombstone": "dim",
+    "destroyed": "dim",
     "denied": "dim",
-    "offline": "dim",
+    "offline": "bold red",
 }
 
 
@@ -160,22 +163,18 @@ def _cell(value: object) -> "RenderableType":
 
 def agents(result: wire.AgentList) -> None:
     put_table(
-        ("AGENT", "ROLE", "STATE", "DOING", "SINCE", "UNREAD", "PORT", "CONTAINER", "NOTES"),
+        ("AGENT", "ROLE", "STATUS", "SINCE", "UNREAD", "PORT", "CONTAINER", "NOTES"),
         [_agent_row(agent) for agent in result.agents],
         empty="no agents; create one with `hive-c0re spawn NAME`",
     )
 
 
 def _agent_row(agent: wire.AgentView) -> tuple[object, ...]:
-    running = agent.state is wire.AgentState.RUNNING
-    doing = agent.report.badge if running else ""
-    since = agent.report.since_ms if running and agent.report.since_ms else agent.since_ms
     return (
         agent.name,
         agent.role,
-        agent.state,
-        doing,
-        age(since),
+        agent_status(agent),
+        age(agent.status_since_ms or agent.since_ms),
         agent.unread or "",
         agent.port,
         f"{agent.container} ({agent.isolation})" if agent.isolation else agent.container,
@@ -200,8 +199,21 @@ def _agent_notes(agent: wire.AgentView) -> list[str]:
         notes.append(f"restarted {agent.restarts} times")
     if agent.state_bytes is not None:
         notes.append(f"{size(agent.state_bytes)} kept")
-    notes += filter(None, (agent.note, agent.report.note))
+    notes += dict.fromkeys(filter(None, (agent.note, agent.status_note, agent.report.note)))
     return notes
+
+
+def agent_status(agent: wire.AgentView) -> str:
+    """What it does, and until when where that is known, on this machine's clock."""
+    until_ms = agent.status_until_ms
+    return words_of(agent) if until_ms is None else f"{words_of(agent)} until {_clock_time(until_ms)}"
+
+
+def _clock_time(at_ms: int) -> str:
+    """Of today as a time of day, else with its date."""
+    at = time.localtime(at_ms / 1000)
+    today = time.localtime()[:3] == at[:3]
+    return time.strftime("%H:%M" if today else "%Y-%m-%d %H:%M", at)
 
 
 def agents_updated(result: wire.AgentList) -> None:
@@ -216,7 +228,7 @@ def agent_done(result: wire.AgentDone) -> None:
     if result.agent is None:
         put(clean(result.note or "done"))
         return
-    words = f"{result.agent.name}: {result.agent.state}"
+    words = f"{result.agent.name}: {agent_status(result.agent)}"
     put(clean(f"{words}; {result.note}" if result.note else words))
 
 

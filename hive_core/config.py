@@ -197,6 +197,8 @@ class Settings(BaseSettings):
     restart_backoff_first_seconds: Seconds = 1.0
     restart_backoff_max_seconds: Seconds = 60.0
     healthy_after_seconds: Seconds = 60.0  # running that long forgets earlier crashes
+    silent_after_seconds: Seconds = 20.0  # a harness that has not been heard of for so long is offline
+    stuck_after_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 120.0  # is restarted; 0: never
     stop_grace_seconds: Seconds = 10.0
     start_parallel: Annotated[int, Field(ge=1, le=64)] = 4
     log_max_bytes: Bytes = 4 * 2**20  # of one agent's console log; one older file is kept

@@ -31,6 +31,7 @@ from hive_core.containers.nixos import NixosRuntime
 from hive_core.deploy import Deployer
 from hive_core.exchanges import LoopLimits
 from hive_core.feed import Feed
+from hive_core.heartbeats import Heartbeats
 from hive_core.lifecycle import Lifecycle, read_api_key
 from hive_core.measuring import Measuring
 from hive_core.metrics_look import Look
@@ -180,6 +181,7 @@ class _Hive:
     web: Dashboard
     background: TaskSet
     measuring: Measuring
+    heartbeats: Heartbeats
     notifier: Notifier | None = None
     host: SurfaceServer | None = None
     scraped: MetricsSocket | None = None
@@ -236,6 +238,7 @@ class _Hive:
             settings, registry, broker, approvals, roster, runtime, sockets, plan, config, builds
         )
         watch = Watch(settings, registry, broker, audit, roster, lifecycle)
+        heartbeats = Heartbeats(settings, registry, broker, audit, roster, watch.stuck)
         proposals = Proposals(settings.paths, registry, approvals, config, risk_flags)
         deployer = Deployer(
             settings.paths, registry, approvals, proposals, lifecycle, builds, watch.failed_to_start
@@ -290,6 +293,7 @@ class _Hive:
                 LoopLimits(settings.loop_messages, settings.loop_window_seconds),
             )
         )
+        actions.beat_seconds = heartbeats.beat_seconds
         late["actions"] = actions
         background = TaskSet("daemon")
         web = web_of(actions, settings, store)
@@ -311,7 +315,7 @@ class _Hive:
         stack.callback(feed.close)
         hive = cls(
             settings, store, registry, broker, questions, reminders, runtime, lifecycle, roster, watch,
-            updates, actions, web, background, measuring,
+            updates, actions, web, background, measuring, heartbeats,
         )  # fmt: skip
         hive.notifier = notifier
         stack.push_async_callback(hive.close_doors)
@@ -337,6 +341,7 @@ class _Hive:
         await self.lifecycle.make_sockets()
         self.background.start(service_manager.show_life(), name="watchdog")
         self.background.start(self.measuring.loop_watch.run(), name="loop-watch")
+        self.background.start(self.heartbeats.run(), name="heartbeats")
         manager = self.background.start(self._ensure_manager(), name="manager")
         if manager is not None:  # it is made in a second, or in half an hour where a system has to be built
             await asyncio.wait({manager}, timeout=MANAGER_SECONDS)

@@ -414,6 +414,21 @@ class Lifecycle:
                 await self._reconcile(record)
                 await self._start(name)
 
+    async def end_stuck(self, name: str) -> bool:
+        """End a container whose harness does not answer; False if it does by now, or nobody wants it to run.
+
+        It counts as having ended by itself: what it had in hand may be why, see `Broker.release`.
+        """
+        async with self.alone(name):
+            record = self._registry.get(name)
+            if record is None or record.kept or record.wanted != "running":
+                return False
+            if name not in self._roster.silent() or self.runtime.status(name).condition is not Condition.UP:
+                return False
+            with operation(OperationKind.CONTAINER, "stop", agent=name):
+                await self.runtime.stop(name)
+            return True
+
     async def destroy(self, name: str) -> str:
         """Remove the container; the state stays as a tombstone."""
         return await self._once(name, "destroy", lambda: self._destroy(name))

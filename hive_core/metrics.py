@@ -99,8 +99,7 @@ INBOX = Family(
 OLDEST = Family(
     "hive_inbox_oldest_unacked_age_seconds", "gauge", ("agent",), "Age of the oldest unacked message, if any"
 )
-AGENTS = Family("hive_agents", "gauge", ("state",), "Agents by the state of their container")
-DOING = Family("hive_agents_reporting", "gauge", ("badge",), "Running agents by what they say they are doing")
+AGENTS = Family("hive_agents", "gauge", ("status",), "Agents by status, as it is shown everywhere")
 TOMBSTONES = Family("hive_tombstones", "gauge", (), "Agents that were destroyed and whose state is kept")
 APPROVALS = Family("hive_approvals", "gauge", ("status",), "Approvals by status, since the hive began")
 QUESTIONS = Family("hive_open_questions", "gauge", (), "Questions that wait for the operator")
@@ -116,7 +115,7 @@ BACKUP = Family(
     "hive_backup_last_success_timestamp_seconds", "gauge", (), "When `backup` last succeeded; none, if never"
 )
 LOOKED_AT: Final = (
-    BUILD_INFO, SENT, DELIVERED, REDELIVERED, ACKED, REFUSED, INBOX, OLDEST, AGENTS, DOING, TOMBSTONES,
+    BUILD_INFO, SENT, DELIVERED, REDELIVERED, ACKED, REFUSED, INBOX, OLDEST, AGENTS, TOMBSTONES,
     APPROVALS, QUESTIONS, STREAMS, RELAYED, DATABASE, WRITES, BACKUP,
 )  # fmt: skip
 

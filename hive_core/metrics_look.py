@@ -15,7 +15,7 @@ from hive_core.store import Store, messages
 from hive_core.store.schema import approval as approval_table
 from hive_core.trail import Trail
 from hive_shared.names import OPERATOR, SYSTEM
-from hive_shared.wire import AgentState, ApprovalStatus, Badge
+from hive_shared.wire import AgentStatus, ApprovalStatus
 
 Found = list[tuple[m.Family, m.Samples]]
 Streams = Callable[[], tuple[int, int]]
@@ -84,12 +84,9 @@ class Look:
 
     def _swarm(self, approvals: dict[str, int]) -> Found:
         views = self._actions.roster.views()
-        states = Counter(view.state for view in views)
-        running = [view for view in views if view.state is AgentState.RUNNING]
-        badges = Counter(view.report.badge for view in running)
+        statuses = Counter(view.status for view in views)
         return [
-            (m.AGENTS, [((state.value,), states[state]) for state in AgentState]),
-            (m.DOING, [((badge.value,), badges[badge]) for badge in Badge]),
+            (m.AGENTS, [((status.value,), statuses[status]) for status in AgentStatus]),
             (m.TOMBSTONES, [((), len(self._actions.registry.tombstones()))]),
             (m.APPROVALS, [((status.value,), approvals.get(status.value, 0)) for status in ApprovalStatus]),
         ]

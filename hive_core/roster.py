@@ -1,35 +1,41 @@
-"""What every agent is doing just now: container state, harness report, unread count.
+"""What is known of every agent just now: container state, harness report, what waits, unread count.
 
-In memory only. The registry knows which agents exist, the runtime what runs; here the two become
-the `AgentView` that operator and manager see, and each change goes to the live feed.
+In memory only. The registry knows which agents exist, the runtime what runs, harnesses tell the rest; here
+they become facts, `derive` makes the status of them, and each change of an `AgentView` goes to the feed.
 """
 
 import asyncio
 import os
 import stat
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hive_core.clock import time_ms
+from hive_core.agent_status import START_SECONDS, BudgetStop, Facts, derive
+from hive_core.clock import Clock, time_ms
 from hive_core.feed import Feed
 from hive_core.registry import AgentRecord, Registry
 from hive_core.send_rules import SendRules
 from hive_shared.names import container_name
 from hive_shared.paths import HostPaths
-from hive_shared.wire import AgentState, AgentView, Badge, HarnessReport
+from hive_shared.wire import AgentState, AgentView, Badge, HarnessReport, PermissionView
 
 # Reports and unread counts change in bursts, and an agent can cause them at will.
 PUBLISH_DELAY_SECONDS = 0.1
 CREDENTIAL_FILES = (".credentials.json", "api-key")
+STARTED_FROM = frozenset({AgentState.STARTING, AgentState.CREATING})
 
 Subscriber = Callable[[str, AgentView | None], None]
 
 
 @dataclass
 class _Live:
+    since_ms: int
     state: AgentState = AgentState.STOPPED
-    since_ms: int = field(default_factory=time_ms)
+    began: float = 0.0  # by the monotonic clock, when it ran
+    fresh: bool = False
+    late: bool = False
     note: str = ""
     pid: int | None = None
     restarts: int = 0
@@ -37,6 +43,12 @@ class _Live:
     needs_update: bool = False
     report: HarnessReport = field(default_factory=HarnessReport)
     reporter: int | None = None  # the connection that reported last
+    retired: int = 0  # it, and those before it, are of an earlier life of the container
+    seen: bool = False  # a harness has reported in this life
+    beats: bool = False  # and says so again and again
+    heard: float = 0.0  # by the monotonic clock
+    silent_since_ms: int | None = None
+    asked: dict[int, int] = field(default_factory=dict)  # open permission request → when it was asked
     state_bytes: int | None = None
     credential_paths: tuple[str, ...] = ()  # made once: there are many agents, and views are made often
 
@@ -53,7 +65,11 @@ class Roster:
         unread: Callable[[str], int],
         isolation: str,
         rules: SendRules | None = None,
+        clock: Clock = time_ms,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock = clock
+        self._monotonic = monotonic
         self._registry = registry
         self._feed = feed
         self._paths = paths
@@ -65,6 +81,7 @@ class Roster:
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}
         self._subscribers: list[Subscriber] = []
         self.bypassed: Callable[[str], bool] = lambda name: False  # whether it may use every tool
+        self.budget_stop: Callable[[str], BudgetStop | None] = lambda name: None  # as above: then `changed`
 
     # --- reading ---
 
@@ -96,15 +113,20 @@ class Roster:
     def set_state(self, name: str, state: AgentState, *, note: str = "", pid: int | None = None) -> None:
         """A container changed; told at once."""
         live = self._of(name)
-        live.state, live.note, live.pid, live.since_ms = state, note, pid, time_ms()
-        if state is not AgentState.RUNNING:
+        runs = state is AgentState.RUNNING
+        live.fresh, live.late = runs and live.state in STARTED_FROM, False
+        live.state, live.note, live.pid, live.since_ms = state, note, pid, self._clock()
+        live.began = self._monotonic()
+        if not runs:
+            live.retired = live.reporter or live.retired
+            live.seen = False
             self._offline(live)
         self.publish(name)
 
     def set_rebuilding(self, name: str) -> None:
         """It is built again; its container is as it was until that has succeeded."""
         live = self._of(name)
-        live.state, live.note, live.since_ms = AgentState.REBUILDING, "", time_ms()
+        live.state, live.note, live.since_ms = AgentState.REBUILDING, "", self._clock()
         self.publish(name)
 
     def set_target(self, name: str, commit: str, *, needs_update: bool) -> None:
@@ -129,17 +151,27 @@ class Roster:
         live.since_ms = live.since_ms if since_ms is None else since_ms
         self.publish_tombstones()
 
-    def report(self, name: str, report: HarnessReport, connection: int) -> HarnessReport:
-        """A harness told what it is doing; returns what it had told before."""
+    def report(
+        self, name: str, report: HarnessReport, connection: int, *, beats: bool = False
+    ) -> HarnessReport | None:
+        """A harness told what it is doing; returns what was told before.
+
+        One that `beats` tells it again as long as it is well. None if this came too late to count: by a
+        connection older than the one that speaks for the harness now, or of an earlier life of the container.
+        """
         live = self._of(name)
-        before = live.report
-        since_ms = before.since_ms if before.badge is report.badge else time_ms()
+        if connection <= live.retired or connection < (live.reporter or 0):
+            return None
+        before, was = live.report, (live.reporter is not None, live.silent_since_ms)
+        since_ms = before.since_ms if before.badge is report.badge else self._clock()
         live.report = report.model_copy(update={"since_ms": since_ms})
-        live.reporter = connection
+        live.reporter, live.seen, live.silent_since_ms = connection, True, None
+        live.beats, live.heard = beats, self._monotonic()
         for waiter in self._waiting.pop(name, ()):
             if not waiter.done():
                 waiter.set_result(None)
-        self.changed(name)
+        if (before, was) != (live.report, (True, None)):  # else it is only a beat
+            self.changed(name)
         return before
 
     def next_report(self, name: str) -> "asyncio.Future[None]":
@@ -154,6 +186,42 @@ class Roster:
         if live is not None and live.reporter == connection:
             self._offline(live)
             self.changed(name)
+
+    def permission_changed(self, request: PermissionView) -> None:
+        """A request for permission was asked, or is closed."""
+        live = self._of(request.agent)
+        if request.closed:
+            live.asked.pop(request.id, None)
+        else:
+            live.asked[request.id] = request.asked_at_ms
+        self.changed(request.agent)
+
+    def look(self, silent_seconds: float) -> None:
+        """Find out who has not reported in, and who has not been heard of for so long. Call regularly."""
+        now = self._monotonic()
+        for name, live in self._live.items():
+            late = live.fresh and not live.seen and now - live.began >= START_SECONDS
+            unheard = live.beats and live.reporter is not None and now - live.heard >= silent_seconds
+            if live.late == late and (live.silent_since_ms is not None) == unheard:
+                continue
+            live.late = late
+            live.silent_since_ms = self._clock() - int(1000 * (now - live.heard)) if unheard else None
+            self.changed(name)
+
+    def forgive(self, seconds: float) -> None:
+        """Core itself stood still for so long: nobody could be heard meanwhile."""
+        for live in self._live.values():
+            live.began += seconds
+            live.heard += seconds
+
+    def silent(self) -> dict[str, tuple[int, float]]:
+        """Whose harness does not answer: by which connection it did, and seconds since it was heard."""
+        now = self._monotonic()
+        return {
+            name: (live.reporter, now - live.heard)
+            for name, live in self._live.items()
+            if live.silent_since_ms is not None and live.reporter is not None
+        }
 
     def forget(self, name: str) -> None:
         """The agent is gone, or a tombstone."""
@@ -205,29 +273,51 @@ class Roster:
     def _of(self, name: str) -> _Live:
         live = self._live.get(name)
         if live is None:
-            live = self._live[name] = _Live()
+            live = self._live[name] = _Live(self._clock())
         return live
 
     def _offline(self, live: _Live) -> None:
-        live.reporter = None
+        live.reporter, live.silent_since_ms = None, None
         if live.report.badge is not Badge.OFFLINE:
             live.report = HarnessReport(
-                since_ms=time_ms(),
+                since_ms=self._clock(),
                 backend=live.report.backend,
                 model=live.report.model,
                 context_tokens=live.report.context_tokens,
                 window_tokens=live.report.window_tokens,
             )
 
+    def _facts(self, record: AgentRecord, live: _Live) -> Facts:
+        return Facts(
+            state=AgentState.TOMBSTONE if record.kept else live.state,
+            since_ms=live.since_ms,
+            note=live.note,
+            fresh=live.fresh,
+            late=live.late,
+            connected=live.reporter is not None,
+            seen=live.seen,
+            silent_since_ms=live.silent_since_ms,
+            report=live.report,
+            asked_at_ms=min(live.asked.values(), default=None),
+            paused_with=tuple(self._rules.paused_with(record.name)),
+            budget_stop=self.budget_stop(record.name),
+        )
+
     def _view(self, record: AgentRecord) -> AgentView:
         live = self._of(record.name)
+        facts = self._facts(record, live)
+        status = derive(facts)
         return AgentView(
+            status=status.status,
+            status_since_ms=status.since_ms,
+            status_until_ms=status.until_ms,
+            status_note=status.note,
             name=record.name,
             role=record.role,
             container=container_name(record.name),
             host=record.host,
             port=record.port,
-            state=AgentState.TOMBSTONE if record.kept else live.state,
+            state=facts.state,
             since_ms=live.since_ms,
             isolation=self._isolation,
             needs_update=live.needs_update,
@@ -239,7 +329,7 @@ class Roster:
             report=live.report,
             state_bytes=live.state_bytes,
             may_write_to=self._rules.allowed(record.name),
-            paused_with=self._rules.paused_with(record.name),
+            paused_with=list(facts.paused_with),
             bypass=self.bypassed(record.name),
             has_credentials=self._has_credentials(record.name, live),
         )

@@ -1,6 +1,7 @@
 """Notice containers that end by themselves, tell the manager, start them again with backoff (SPEC section 7).
 
-The runtime calls back when a container's process ends; nothing here asks any container how it is.
+The runtime calls back when a container's process ends; nothing here asks any container how it is. One that
+runs and does not answer (`heartbeats.py`) is ended here, and is then as one that has crashed.
 """
 
 import asyncio
@@ -55,6 +56,7 @@ class Watch:
         self._lifecycle = lifecycle
         self._series: dict[str, _Series] = {}
         self._restarts = TaskSet("watch")
+        self._ending: dict[str, float] = {}  # agents that are ended here, and how many seconds they had run
         self._unsubscribe = lifecycle.runtime.subscribe(self._changed)
 
     async def close(self) -> None:
@@ -66,7 +68,25 @@ class Watch:
         """It could not even be started: try again later, as after a crash."""
         self._begin_again(name, ran_seconds=0.0, note=self._roster.view(name).note)
 
+    def stuck(self, name: str, note: str) -> None:
+        """It runs and does not answer: end it, and start it again as after a crash."""
+        if name not in self._ending:
+            self._ending[name] = 0.0
+            self._restarts.start(self._end(name, note), name=f"end-{name}")
+
+    async def _end(self, name: str, note: str) -> None:
+        try:
+            if await self._lifecycle.end_stuck(name):
+                self._begin_again(name, ran_seconds=self._ending[name], note=note)
+        except HiveError as error:
+            log.error("%s does not answer and could not be ended: %s", name, error.message)
+        finally:
+            del self._ending[name]
+
     def _changed(self, change: StatusChange) -> None:
+        if change.agent in self._ending and change.asked:
+            self._ending[change.agent] = change.ran_seconds
+            return
         if change.condition is Condition.DOWN and not change.asked:
             self._begin_again(change.agent, ran_seconds=change.ran_seconds, note=change.note)
         elif change.condition is Condition.DOWN:

@@ -136,6 +136,14 @@ class ContainerCrashed(HelperEvent):
     note: str | None = None
 
 
+class HarnessSilent(HelperEvent):
+    """An agent's harness runs and does not answer: stopped, or blocked. What it works on comes again."""
+
+    event: Literal["harness_silent"] = "harness_silent"
+    agent: str
+    note: str | None = None
+
+
 class NeedsUpdate(HelperEvent):
     """An agent was built from another revision of hyperhive than the one that runs now."""
 
@@ -185,6 +193,7 @@ HELPER_EVENTS: tuple[type[HelperEvent], ...] = (
     QuestionExpired,
     QuestionCancelled,
     ContainerCrashed,
+    HarnessSilent,
     NeedsUpdate,
     NeedsLogin,
     LoopPaused,

@@ -108,6 +108,27 @@ class Badge(StrEnum):
     WAITING_FOR_YOU = "waiting_for_you"  # the turn is parked until the operator allows or denies a tool call
 
 
+class AgentStatus(StrEnum):
+    """What an agent does, from all that is known of it: core alone says so, and the same everywhere."""
+
+    OFFLINE = "offline"
+    STARTING = "starting"
+    NEEDS_LOGIN = "needs_login"
+    IDLE = "idle"
+    THINKING = "thinking"
+    COMPACTING = "compacting"
+    WAITING_FOR_YOU = "waiting_for_you"
+    WAITING_FOR_LIMIT = "waiting_for_limit"
+    PARKED = "parked"  # held back by the hive: a budget that is spent, messages that were stopped
+    CRASHED = "crashed"
+    STOPPED = "stopped"
+    CREATING = "creating"
+    REBUILDING = "rebuilding"
+    STOPPING = "stopping"
+    DESTROYING = "destroying"
+    DESTROYED = "destroyed"
+
+
 class TurnOutcome(StrEnum):
     """How a turn ended, as its harness tells it."""
 
@@ -239,13 +260,20 @@ class Peer(Model):
 
 
 class AgentView(Model):
-    """One agent as the operator and the manager see it."""
+    """One agent as the operator and the manager see it.
+
+    `status` is made of `state`, `report` and what else core knows; those two are what it came from.
+    """
 
     name: str
     role: Literal["manager", "agent"]
     container: str
     host: str
     port: int
+    status: AgentStatus = AgentStatus.OFFLINE
+    status_since_ms: int = 0
+    status_until_ms: int | None = None  # when it goes on by itself, where that is known
+    status_note: str = ""  # why, where that needs saying
     state: AgentState
     since_ms: int
     isolation: str = ""
@@ -921,10 +949,21 @@ class Remind(Request[ReminderSet]):
         return self
 
 
-class Report(Request[Empty]):
-    """The harness tells what it is doing, so that the dashboard need not ask."""
+class Reported(Model):
+    """How often core wants to hear from a harness that `beats`."""
 
+    again_seconds: Annotated[float, Field(gt=0, le=3600)] = 5.0
+
+
+class Report(Request[Reported]):
+    """The harness tells what it is doing, so that the dashboard need not ask.
+
+    One that `beats` tells it again every `again_seconds`; when it does not, it counts as hanging.
+    """
+
+    result: ClassVar[type[Model]] = Reported
     op: Literal["report"] = "report"
+    beats: bool = False
     badge: Badge
     backend: Annotated[str, Field(max_length=64)] = ""
     model: Annotated[str, Field(max_length=128)] = ""

@@ -23,6 +23,7 @@ const DONE = {
   destroy: "destroyed %",
   purge: "purged %",
   crash: "saw % crash",
+  silent: "heard nothing from %",
   request_spawn: "asked for %",
   request_apply_commit: "asked to change %",
   rollback: "asked to roll % back",

@@ -27,17 +27,20 @@ export function whyAsleep({ state, note }) {
 
 /** @param {AgentView} agent */
 export function adviceOf(agent) {
-  const { state, report } = agent;
-  if (state === "crashed") return `${STARTS_AGAIN} If it keeps crashing, L0GS tells why; R3BU1LD repairs.`;
-  if (state === "stopped") return agent.unread > 0 ? "Its inbox keeps filling. ▶ ST4RT lets it read." : "";
-  if (state !== "running") return "";
-  if (report.badge === "offline")
+  const { status } = agent;
+  if (status === "crashed") return `${STARTS_AGAIN} If it keeps crashing, L0GS tells why; R3BU1LD repairs.`;
+  if (status === "stopped") return agent.unread > 0 ? "Its inbox keeps filling. ▶ ST4RT lets it read." : "";
+  if (status === "offline")
     return "Its container runs, but its harness does not answer. Wait a moment; then L0GS tells why and ↺ R3ST4RT helps.";
-  if (report.badge === "needs_login") return "It cannot think until it is logged in. Messages wait in its inbox.";
-  if (report.badge === "rate_limited")
-    return report.resumes_at_ms
-      ? `Its model's limit is reached. It goes on by itself at ${clock(report.resumes_at_ms)}; messages wait.`
+  if (status === "needs_login") return "It cannot think until it is logged in. Messages wait in its inbox.";
+  if (status === "waiting_for_limit")
+    return agent.status_until_ms
+      ? `Its model's limit is reached. It goes on by itself at ${clock(agent.status_until_ms)}; messages wait.`
       : "Its model's limit is reached. It tries again by itself; messages wait in its inbox.";
+  if (status === "parked") {
+    const until = agent.status_until_ms ? ` It goes on by itself at ${clock(agent.status_until_ms)}.` : "";
+    return `Held back: ${agent.status_note}.${until} What waits for you above has the decision.`;
+  }
   return "";
 }
 

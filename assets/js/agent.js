@@ -120,6 +120,10 @@ function onEvent(event) {
     statesTold += 1;
     return showState(data);
   }
+  if (event.type === "agent") {
+    now.agent = data;
+    return render();
+  }
   if (event.type === "live" && data.seq > lastSeq) showLive(data);
   return undefined;
 }

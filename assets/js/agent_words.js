@@ -5,23 +5,28 @@
 /** A badge: glyph, words, tone (a CSS class), and whether something is under way. */
 /** @typedef {{glyph: string, words: string, tone: string}} Told */
 
-/** @type {Record<string, Told>} */
-const BADGES = {
-  offline: { glyph: "○", words: "offline", tone: "off" },
+/** The same words as hive_shared/status_words.py has. @type {Record<string, Told>} */
+const STATUSES = {
+  offline: { glyph: "○", words: "offline", tone: "bad" },
+  starting: { glyph: "◐", words: "starting", tone: "busy" },
+  needs_login: { glyph: "🔑", words: "needs login", tone: "warn" },
   idle: { glyph: "💤", words: "idle", tone: "idle" },
   thinking: { glyph: "🧠", words: "thinking", tone: "busy" },
   compacting: { glyph: "🗜", words: "compacting", tone: "busy" },
-  rate_limited: { glyph: "⏳", words: "waiting for limit", tone: "warn" },
-  needs_login: { glyph: "🔑", words: "needs login", tone: "warn" },
   waiting_for_you: { glyph: "✋", words: "waiting for you", tone: "warn" },
+  waiting_for_limit: { glyph: "⏳", words: "waiting for limit", tone: "warn" },
+  parked: { glyph: "⏸", words: "parked", tone: "warn" },
+  crashed: { glyph: "✗", words: "crashed", tone: "bad" },
+  stopped: { glyph: "○", words: "stopped", tone: "off" },
+  creating: { glyph: "◐", words: "creating", tone: "busy" },
+  rebuilding: { glyph: "◐", words: "rebuilding", tone: "busy" },
+  stopping: { glyph: "◐", words: "stopping", tone: "busy" },
+  destroying: { glyph: "◐", words: "destroying", tone: "busy" },
+  destroyed: { glyph: "†", words: "destroyed", tone: "off" },
 };
 
-/** @type {Record<string, Told>} */
-const STATES = {
-  stopped: { glyph: "○", words: "stopped", tone: "off" },
-  crashed: { glyph: "✗", words: "crashed", tone: "bad" },
-  tombstone: { glyph: "†", words: "destroyed", tone: "off" },
-};
+/** Those that a harness told of itself: without one they are not known any more. */
+const OF_HARNESS = new Set(["needs_login", "idle", "thinking", "compacting", "waiting_for_you", "waiting_for_limit"]);
 
 /** In these, something is under way and the buttons give way to a pill. */
 const IN_FLIGHT = new Set(["starting", "stopping", "rebuilding", "creating", "destroying"]);
@@ -31,22 +36,29 @@ export function inFlight(state) {
   return IN_FLIGHT.has(state);
 }
 
-/** @param {string} badge @returns {Told} */
+/** What a harness says of itself, where core has said nothing. @param {string} badge @returns {Told} */
 export function tellBadge(badge) {
-  return BADGES[badge] ?? { glyph: "·", words: badge || "unknown", tone: "off" };
+  return tellStatus(badge === "rate_limited" ? "waiting_for_limit" : badge);
 }
 
-/** What the agent is doing, container and harness together. @param {AgentView} agent @returns {Told} */
+/** @param {string} status @returns {Told} */
+export function tellStatus(status) {
+  return STATUSES[status] ?? { glyph: "·", words: status || "unknown", tone: "off" };
+}
+
+/** What the agent is doing, as core says. @param {AgentView} agent @returns {Told} */
 export function tellAgent(agent) {
-  if (inFlight(agent.state)) return { glyph: "◐", words: `${agent.state}…`, tone: "busy" };
-  if (agent.state === "running") return tellBadge(agent.report.badge);
-  return STATES[agent.state] ?? { glyph: "·", words: agent.state, tone: "off" };
+  return tellStatus(agent.status);
+}
+
+/** Whether its status is what its harness told. @param {AgentView} agent */
+export function toldByHarness(agent) {
+  return OF_HARNESS.has(agent.status);
 }
 
 /** Since when it does that, Unix milliseconds. @param {AgentView} agent */
 export function agentSince(agent) {
-  const told = agent.state === "running" ? agent.report.since_ms : 0;
-  return told || agent.since_ms;
+  return agent.status_since_ms || agent.since_ms;
 }
 
 /** Whether the harness runs where the host is out of its reach. Anything unknown counts as no.

@@ -1,6 +1,6 @@
 /** The agent page's state row: what it does and since when, and the chips. */
 
-import { agentSince, tellAgent, tellBadge } from "./agent_words.js";
+import { agentSince, tellAgent, tellBadge, tellStatus, toldByHarness } from "./agent_words.js";
 import { renderAsOf, renderChips } from "./chips.js";
 import { ageOf, h, one, show } from "./dom.js";
 import { announce } from "./notices.js";
@@ -12,17 +12,12 @@ import { announce } from "./notices.js";
  * @param {{state: HarnessState|null, agent: AgentView|null, reachable: boolean, heardAtMs?: number,
  *   usage?: import("./chips.js").Context}} now
  *   `heardAtMs`: when the harness was lost;
- *   `state`: what the harness said last; `agent`: what core says; `reachable`: whether the harness answers;
+ *   `state`: what the harness said last; `agent`: what core says, whose status counts; `reachable`: whether
+ *   the harness answers;
  *   `usage`: how full the context is, as the events tell
  */
 export function renderBadges({ state, agent, reachable, heardAtMs, usage }) {
-  const told =
-    reachable && state
-      ? tellBadge(state.badge)
-      : agent && agent.state !== "running"
-        ? tellAgent(agent)
-        : tellBadge("offline");
-  const since = reachable && state ? state.since_ms : agent ? agentSince(agent) : 0;
+  const { told, since, note } = statusOf({ state, agent, reachable });
   const badge = one("#badge");
   if (badge.dataset.words !== told.words) {
     // The badge itself is no live region: its age changes every second.
@@ -31,6 +26,7 @@ export function renderBadges({ state, agent, reachable, heardAtMs, usage }) {
     flash(badge, told.words);
   }
   badge.className = `pill state tone-${told.tone}`;
+  badge.title = note;
   const glyph = h("span", { class: "glyph", "aria-hidden": "true" }, told.glyph);
   badge.replaceChildren(glyph, ` ${told.words}`, ...(since ? [" · ", ageOf(since)] : []));
   const thinking = reachable && (state?.badge === "thinking" || state?.badge === "compacting");
@@ -39,6 +35,15 @@ export function renderBadges({ state, agent, reachable, heardAtMs, usage }) {
   one("#banner").classList.toggle("awake", thinking);
   if (state) renderChips(state, reachable, usage);
   renderAsOf(reachable ? 0 : (heardAtMs ?? 0));
+}
+
+/** What core says; what the harness said, until core has; and that of neither, once it is lost.
+ * @param {{state: HarnessState|null, agent: AgentView|null, reachable: boolean}} now */
+function statusOf({ state, agent, reachable }) {
+  if (agent && (reachable || !toldByHarness(agent)))
+    return { told: tellAgent(agent), since: agentSince(agent), note: agent.status_note };
+  if (reachable && state) return { told: tellBadge(state.badge), since: state.since_ms, note: state.note };
+  return { told: tellStatus("offline"), since: agent ? agentSince(agent) : 0, note: "" };
 }
 
 /** @param {HTMLElement} badge @param {string} words */

@@ -52,7 +52,7 @@ function remembered(items) {
   return [...last.values()];
 }
 
-const ON_ITSELF = new Set(["start", "kill", "restart", "rebuild", "update", "rollback", "approve", "deployed", "crash"]);
+const ON_ITSELF = new Set(["start", "kill", "restart", "rebuild", "update", "rollback", "approve", "deployed", "crash", "silent"]);
 
 /** @param {HiveState} state */
 function lastByAgent(state) {
@@ -83,6 +83,9 @@ function row({ agent, deed, state }) {
       h("a", { class: "chip", href: `${agentPath(agent)}stats`, "aria-label": `Stats of ${agent.name}` }, "stats"),
     ),
     agent.note && h("p", { class: "note-line words" }, agent.note),
+    agent.status === "offline" &&
+      agent.status_note !== agent.note &&
+      h("p", { class: "note-line words", "data-key": "status-note" }, agent.status_note),
     adviceLine(agent),
     h(
       "form",
@@ -123,11 +126,9 @@ function badges(agent) {
   const { report } = agent;
   const running = agent.state === "running";
   return [
-    running &&
-      report.badge === "needs_login" &&
+    agent.status === "needs_login" &&
       h("a", { class: "chip warn", "data-key": "login", href: agentPath(agent) }, "log it in →"),
-    running &&
-      report.badge === "waiting_for_you" &&
+    agent.status === "waiting_for_you" &&
       h("a", { class: "chip warn", "data-key": "permission", href: "#permissions" }, "waiting for you →"),
     agent.bypass &&
       h(
@@ -150,10 +151,9 @@ function badges(agent) {
         { class: "chip info", "data-key": "rehearsal", title: "Follows plain commands; no language model thinks here" },
         "rehearsal",
       ),
-    running &&
-      report.badge === "rate_limited" &&
-      report.note &&
-      h("span", { class: "chip words", "data-key": "limit" }, report.note),
+    agent.status === "waiting_for_limit" &&
+      agent.status_note &&
+      h("span", { class: "chip words", "data-key": "limit" }, agent.status_note),
     running &&
       report.model &&
       !isRehearsal(report.backend) &&

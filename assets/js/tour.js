@@ -23,7 +23,7 @@ const STEPS = [
     words: "hm1nd runs the hive for you. When its row says idle, it listens.",
     to: "#containers",
     go: "show me",
-    done: (state) => state.agents.some((agent) => agent.role === "manager" && agent.report.badge === "idle"),
+    done: (state) => state.agents.some((agent) => agent.role === "manager" && agent.status === "idle"),
   },
   {
     name: "hello",

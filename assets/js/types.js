@@ -10,6 +10,9 @@
  * @typedef {"offline"|"idle"|"thinking"|"compacting"|"rate_limited"|"needs_login"|"waiting_for_you"} Badge
  * @typedef {"stopped"|"starting"|"running"|"stopping"|"rebuilding"|"creating"|"destroying"|"crashed"
  *   |"tombstone"} AgentState
+ * @typedef {"offline"|"starting"|"needs_login"|"idle"|"thinking"|"compacting"|"waiting_for_you"
+ *   |"waiting_for_limit"|"parked"|"crashed"|"stopped"|"creating"|"rebuilding"|"stopping"|"destroying"
+ *   |"destroyed"} AgentStatus
  * @typedef {"manager"|"agent"} Role
  * @typedef {"spawn"|"apply_commit"} ApprovalKind
  * @typedef {"pending"|"approved"|"building"|"deployed"|"failed"|"denied"} ApprovalStatus
@@ -18,6 +21,7 @@
  *   resumes_at_ms: number|null, context_tokens: number, window_tokens: number}} HarnessReport
  *
  * @typedef {{name: string, role: Role, container: string, host: string, port: number, state: AgentState,
+ *   status: AgentStatus, status_since_ms: number, status_until_ms: number|null, status_note: string,
  *   since_ms: number, isolation: string, needs_update: boolean, pid: number|null, restarts: number,
  *   unread: number, note: string, report: HarnessReport, state_bytes: number|null,
  *   has_credentials: boolean, commit: string|null, may_write_to: string[]|null, bypass: boolean,

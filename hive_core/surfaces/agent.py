@@ -19,7 +19,7 @@ async def _recv(call: Call, request: wire.Recv) -> Answer:
 
 
 async def _ack(call: Call, request: wire.Ack) -> Answer:
-    return await call.actions.ack(call.who, request)
+    return await call.actions.ack(call.who, request, call.connection.lease)
 
 
 async def _status(call: Call, request: wire.Status) -> Answer:

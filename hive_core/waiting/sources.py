@@ -23,12 +23,11 @@ from hive_shared.errors import Conflict
 from hive_shared.names import OPERATOR, SYSTEM
 from hive_shared.permissions import ToolCall
 from hive_shared.wire import (
-    AgentState,
+    AgentStatus,
     AgentView,
     ApprovalKind,
     ApprovalStatus,
     ApprovalView,
-    Badge,
     PermissionView,
     QuestionView,
     WaitingEntry,
@@ -136,7 +135,7 @@ class LoginSource:
         self._changed: Changed = lambda: None
 
     async def open(self, changed: Changed) -> None:
-        self._since = {view.name: view.report.since_ms for view in self._roster.views() if _needs_login(view)}
+        self._since = {view.name: view.status_since_ms for view in self._roster.views() if _needs_login(view)}
         self._changed = changed
         self._roster.subscribe(self._told)
 
@@ -144,7 +143,7 @@ class LoginSource:
         return (login_entry(name, since_ms) for name, since_ms in self._since.items())
 
     def _told(self, name: str, view: AgentView | None) -> None:
-        since_ms = view.report.since_ms if view is not None and _needs_login(view) else None
+        since_ms = view.status_since_ms if view is not None and _needs_login(view) else None
         if self._since.get(name) == since_ms:
             return
         if since_ms is None:
@@ -216,7 +215,7 @@ def _has_failed(approval: ApprovalView) -> bool:
 
 
 def _needs_login(view: AgentView) -> bool:
-    return view.state is AgentState.RUNNING and view.report.badge is Badge.NEEDS_LOGIN
+    return view.status is AgentStatus.NEEDS_LOGIN
 
 
 def approval_entry(approval: ApprovalView) -> WaitingEntry:

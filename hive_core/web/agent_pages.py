@@ -4,10 +4,11 @@ The page itself, its script and its style are core's own files. What a route her
 is fixed: method, path and fields (SECURITY 2).
 """
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from pathlib import Path as FilePath
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request
@@ -25,7 +26,7 @@ from hive_core.web.sessions import Sessions
 from hive_core.web.sse import EventStream, Streams, frame
 from hive_shared.errors import Unavailable, UnknownAgent
 from hive_shared.paths import HostPaths
-from hive_shared.wire import Send
+from hive_shared.wire import AgentView, Send
 
 HISTORY_MAX_EVENTS = 2000
 PLAIN_CHANGES = ("api/cancel", "api/compact", "api/new-session", "login/start", "login/cancel")
@@ -98,7 +99,7 @@ def _add_reading(router: APIRouter, pages: Pages, sessions: Sessions, streams: S
         except BaseException:
             place.leave()
             raise
-        return EventStream(_frames(harness), place, keeper(sessions, session))
+        return EventStream(_frames(harness, pages.actions, name), place, keeper(sessions, session))
 
 
 def _add_changes(router: APIRouter, pages: Pages) -> None:
@@ -137,7 +138,57 @@ def _named(name: str) -> Iterator[None]:
         ) from None
 
 
-async def _frames(harness: relay.HarnessStream) -> AsyncGenerator[bytes, None]:
+async def _frames(harness: relay.HarnessStream, actions: Actions, name: str) -> AsyncGenerator[bytes, None]:
+    """What the harness tells, and between that what core says of the agent: also of one that is silent."""
+    views = _Views(actions, name)
     async with contextlib.aclosing(harness.events()) as events:
-        async for event in events:
-            yield frame(event.kind, event.data, event.sequence)
+        told: asyncio.Future[relay.HarnessEvent] | None = None
+        changed: asyncio.Future[AgentView] | None = None
+        try:
+            while True:
+                told = told or asyncio.ensure_future(anext(events))
+                changed = changed or asyncio.ensure_future(views.next())
+                either: set[asyncio.Future[Any]] = {told, changed}
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+                if changed.done():
+                    view, changed = changed.result(), None
+                    yield frame("agent", view.model_dump_json())
+                if told.done():
+                    try:
+                        event, told = told.result(), None
+                    except StopAsyncIteration:
+                        return
+                    yield frame(event.kind, event.data, event.sequence)
+        finally:
+            views.close()
+            await _end(told, changed)
+
+
+async def _end(*waiting: "asyncio.Future[Any] | None") -> None:
+    left = [each for each in waiting if each is not None]
+    for each in left:
+        each.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
+
+
+class _Views:
+    """The newest view of one agent, as it is now and each time that it changes."""
+
+    def __init__(self, actions: Actions, name: str) -> None:
+        self._name = name
+        self._newest: AgentView | None = actions.roster.view(name)
+        self._news = asyncio.Event()
+        self._news.set()
+        self.close = actions.roster.subscribe(self._told)
+
+    async def next(self) -> AgentView:
+        """The next one that was not given out; those in between are left out."""
+        while self._newest is None or not self._news.is_set():
+            await self._news.wait()
+        self._news.clear()
+        return self._newest
+
+    def _told(self, name: str, view: AgentView | None) -> None:
+        if name == self._name and view is not None:
+            self._newest = view
+            self._news.set()

@@ -58,6 +58,8 @@ in
   restart_backoff_first_seconds = setting positive "Seconds of pause before an agent that crashed is started again; doubles each time.";
   restart_backoff_max_seconds = setting positive "And no longer than these seconds.";
   healthy_after_seconds = setting positive "Running for so many seconds forgets earlier crashes.";
+  silent_after_seconds = setting positive "A harness that has not been heard of for so many seconds is offline.";
+  stuck_after_seconds = setting own.notNegative "One that stays silent for so many seconds is restarted; 0 for never.";
   stop_grace_seconds = setting positive "Seconds for an agent to end before it is killed.";
   start_parallel = setting (between 1 64) "Agents that start at a time.";
   log_max_bytes = setting size "Of one agent's console log, where core keeps it.";

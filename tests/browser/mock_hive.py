@@ -21,6 +21,7 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from hive_core.agent_status import Facts, derive
 from hive_core.web.headers import SECURITY_HEADERS
 from hive_shared.events import EventKind, LiveEvent
 from hive_shared.wire import (
@@ -69,7 +70,22 @@ def agent_view(name: str, **more: Any) -> dict[str, Any]:
         "isolation": "bubblewrap",
         "report": {"badge": "idle", "since_ms": now_ms() - 5_000, "backend": "claude", "model": "sonnet"},
     }  # fmt: skip
-    return AgentView(**(fields | more)).model_dump(mode="json")
+    return told(AgentView(**(fields | more)), "status" in more)
+
+
+def told(view: AgentView, derived: bool = False) -> dict[str, Any]:
+    """The view with the status that core would make of it; `derived`: it has one."""
+    facts = Facts(
+        view.state, view.since_ms, view.note, connected=view.report.badge != "offline", seen=True,
+        report=view.report, paused_with=tuple(view.paused_with),
+        asked_at_ms=view.report.since_ms if view.report.badge == "waiting_for_you" else None,
+    )  # fmt: skip
+    status = derive(facts)
+    made = {
+        "status": status.status, "status_since_ms": status.since_ms, "status_until_ms": status.until_ms,
+        "status_note": status.note,
+    }  # fmt: skip
+    return (view if derived else view.model_copy(update=made)).model_dump(mode="json")
 
 
 def message(id: int, sender: str, to: str, body: str, **more: Any) -> dict[str, Any]:
@@ -165,6 +181,13 @@ class Harness:
         self.state = self.state | more
         for queue in self.listeners:
             queue.put_nowait(sse("state", self.state))
+            queue.put_nowait(sse("agent", self.seen_by_core(agent_view(self.state["name"]))))
+
+    def seen_by_core(self, view: dict[str, Any]) -> dict[str, Any]:
+        """What core says of an agent with this harness."""
+        said = {name: self.state[name] for name in ("badge", "since_ms", "note", "resumes_at_ms")}
+        said = {"badge": "offline"} if self.down else said
+        return told(AgentView(**(view | {"report": view["report"] | said})))
 
 
 class MockHive:
@@ -510,7 +533,10 @@ class MockHive:
 
     async def _agent(self, request: Request) -> Response:
         view = self.agents.get(request.path_params["name"])
-        return JSONResponse(view) if view else error(404, "unknown_agent", "there is no such agent")
+        if view is None:
+            return error(404, "unknown_agent", "there is no such agent")
+        harness = self.harnesses.get(request.path_params["name"])
+        return JSONResponse(harness.seen_by_core(view) if harness else view)
 
     def _harness(self, request: Request) -> Harness | Response:
         harness = self.harnesses.get(request.path_params["name"])
@@ -544,7 +570,8 @@ class MockHive:
         if int(last) > len(harness.events):
             return events(sse("reset", {}), [], None)
         past = [sse("live", each, each["seq"]) for each in harness.events if each["seq"] > int(last)]
-        return events(": hello\n\n", past, harness.listeners)
+        view = self.agents.get(harness.state["name"], agent_view(harness.state["name"]))
+        return events(sse("agent", harness.seen_by_core(view)), past, harness.listeners)
 
     async def _post(self, request: Request) -> Response:
         fields = dict(parse_qsl((await request.body()).decode(), keep_blank_values=True))

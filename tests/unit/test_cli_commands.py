@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from hive_core import cli
+from hive_core.agent_status import OF_CONTAINER
 from hive_shared import wire
 from hive_shared.client import Client, NotReachable
 from hive_shared.errors import Conflict, UnknownAgent, UnknownRecipient
@@ -70,7 +71,10 @@ def agent(name: str = "alice", **fields: Any) -> wire.AgentView:
         "state": wire.AgentState.RUNNING,
         "since_ms": 1,
     }
-    return wire.AgentView(name=name, **{**usual, **fields})
+    given = {**usual, **fields}
+    state, of_harness = wire.AgentState(given["state"]), wire.AgentStatus.IDLE
+    given.setdefault("status", OF_CONTAINER.get(state, of_harness))
+    return wire.AgentView(name=name, **given)
 
 
 def approval(number: int = 7, status: str = "pending", **fields: Any) -> wire.ApprovalView:
@@ -368,11 +372,12 @@ def test_the_table_of_agents_says_what_matters(run: Run, host: HostSurface) -> N
     report = wire.HarnessReport(
         badge=wire.Badge.RATE_LIMITED, backend="claude", model="sonnet", note="until 9"
     )
-    host.replies["list"] = wire.AgentList(
-        agents=[agent(report=report, needs_update=True, unread=12, isolation="bubblewrap", restarts=2)]
-    )
+    told = {"status": wire.AgentStatus.WAITING_FOR_LIMIT, "status_until_ms": 1, "status_note": "until 9"}
+    more = {"needs_update": True, "unread": 12, "isolation": "bubblewrap", "restarts": 2}
+    host.replies["list"] = wire.AgentList(agents=[agent(report=report, **told, **more)])
     out = run("list").out
-    for word in ("alice", "running", "rate_limited", "12", "8142", "h-alice (bubblewrap)"):
+    assert out.count("until 9") == 1
+    for word in ("alice", "waiting for limit until 19", "12", "8142", "h-alice (bubblewrap)"):
         assert word in out
     for note in ("claude sonnet", "needs update", "restarted 2 times", "until 9"):
         assert note in out
@@ -838,7 +843,7 @@ def test_progress_of_update_all_is_what_changes_on_any_agent(run: Run, host: Hos
     ]
     ended = run("update-all")
     assert ended.err.splitlines() == ["alice: rebuilding"]
-    assert ended.out == "alice: running\n"
+    assert ended.out == "alice: idle\n"
 
 
 def test_a_question_tells_how_long_it_stays_open(run: Run, host: HostSurface) -> None:
@@ -855,7 +860,7 @@ def test_progress_of_a_spawn_goes_to_stderr(run: Run, host: HostSurface) -> None
     host.replies["build_log"] = [wire.LogLine(line="evaluating"), wire.LogLines(lines=[])]
     host.replies["spawn"] = [until(lambda: bool(host.asked("build_log"))), DONE]
     ended = run("spawn", "alice")
-    assert ended.out == "alice: running; as you wished\n"
+    assert ended.out == "alice: idle; as you wished\n"
     assert ended.err.splitlines() == ["alice: build", "  │ evaluating"]
     assert host.asked("build_log")[0].approval_id == 8
 
@@ -878,7 +883,7 @@ def test_progress_of_a_rebuild_is_the_states_of_its_agent(run: Run, host: HostSu
     host.replies["list"] = looked
     host.replies["rebuild"] = [until(lambda: len(host.asked("list")) > 3), DONE]
     ended = run("rebuild", "alice")
-    assert ended.out == "alice: running; as you wished\n"
+    assert ended.out == "alice: idle; as you wished\n"
     assert ended.err.splitlines() == ["alice: rebuilding", "alice: starting"]
 
 

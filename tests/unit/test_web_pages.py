@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from hive_core.web.static import Assets, assets_directory
 from hive_shared import sockets
+from hive_shared.wire import AgentState
 from tests.support.web_hive import WebHive, read_events, running_web, write_assets
 
 
@@ -193,10 +194,18 @@ async def test_the_live_stream_is_relayed_and_resumes(hive: WebHive, harness: Go
     operator = await hive.operator()
     events = read_events(operator, "/agents/alice/events/stream", "7")
     async with asyncio.timeout(60):
-        state, first = await anext(events), await anext(events)
+        by_core, state, first = await anext(events), await anext(events), await anext(events)
+        hive.actions.roster.set_state("alice", AgentState.CRASHED, note="killed")
+        crashed = await anext(events)
         harness.events.set()
         rest = [event async for event in events]
     assert harness.resumed_from == "7"
+    assert [(event.kind, event.id) for event in (by_core, crashed)] == [("agent", None)] * 2
+    told = [json.loads(event.data) for event in (by_core, crashed)]
+    assert [(view["status"], view["status_note"]) for view in told] == [
+        ("offline", "no harness is connected"),
+        ("crashed", "killed"),
+    ]
     assert (state.kind, state.id, state.data) == ("state", None, '{"badge":"idle"}')
     assert (first.kind, first.id) == ("live", "8")
     assert json.loads(first.data)["text"] == "\ud83d"  # half a character, as cut texts have it
