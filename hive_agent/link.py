@@ -8,13 +8,16 @@ from typing import Any, TypeVar
 
 from hive_shared.client import Client, NotReachable
 from hive_shared.errors import HiveError, TooManyConnections, Unavailable
+from hive_shared.names import OPERATOR
 from hive_shared.wire import (
     Ack,
     Agents,
+    Ask,
     AskPermission,
     ClosePermission,
     GetPermissionRules,
     Logs,
+    LooseEnds,
     Model,
     PrepareSpawn,
     Recv,
@@ -41,6 +44,7 @@ _REPEATABLE = (
     AskPermission,
     ClosePermission,
     GetPermissionRules,
+    LooseEnds,
     Agents,
     Logs,
     PrepareSpawn,
@@ -133,4 +137,6 @@ class Link:
 
 
 def _repeatable(request: Request[Any]) -> bool:
-    return isinstance(request, _REPEATABLE) or (isinstance(request, Send) and request.key is not None)
+    if isinstance(request, Ask) and request.to == OPERATOR:
+        return False
+    return isinstance(request, _REPEATABLE) or (isinstance(request, Send | Ask) and request.key is not None)

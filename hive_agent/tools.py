@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -33,17 +33,24 @@ from hive_shared.wire import (
     RECV_WAIT_MAX_SECONDS,
     Agents,
     AgentView,
+    AnswerAsk,
     ApprovalAsked,
     ApprovalView,
+    Ask,
     AskOperator,
+    CancelLooseEnd,
     CancelQuestion,
     Kill,
     Logs,
+    LooseEndList,
+    LooseEnds,
     Model,
     PrepareSpawn,
     QuestionAsked,
+    QuestionView,
     Remind,
     ReminderSet,
+    ReminderView,
     Request,
     RequestApplyCommit,
     RequestSpawn,
@@ -66,6 +73,7 @@ LOG_LINES_MAX = 500
 RESULT_MAX_CHARACTERS = 60_000  # of logs and the like; messages are never cut
 SHORT_SHA_CHARACTERS = 12
 FLAGS_SHOWN = 20
+LOOSE_END_CHARACTERS = 300  # of one's own words, in the list of what is open
 
 R = TypeVar("R", bound=Model)
 
@@ -133,6 +141,30 @@ class AskOperatorArguments(Arguments):
 
 class CancelQuestionArguments(Arguments):
     question_id: Annotated[int, Field(description="The number that ask_operator gave.")]
+
+
+class AskArguments(Arguments):
+    to: Annotated[str, Field(description="The agent that shall answer, or `operator`.")]
+    question: Annotated[str, Field(description="One question, understandable on its own.")]
+    options: Annotated[list[str], Field(description="Answers to choose from; another may come anyway.")] = []
+    multi: Annotated[bool, Field(description="Whether several options may be chosen.")] = False
+    ttl_seconds: Annotated[
+        float | None,
+        Field(description="How long an answer is of use; after that you are told that none came."),
+    ] = None
+    in_reply_to: Annotated[
+        int | None, Field(description="The number of the message that this is about, to keep them together.")
+    ] = None
+
+
+class AnswerArguments(Arguments):
+    id: Annotated[int, Field(description="The number of the question, from the line above the message.")]
+    answer: Annotated[str, Field(description="The answer: one of its options, or your own words.")]
+
+
+class CancelLooseEndArguments(Arguments):
+    kind: Annotated[Literal["question", "reminder"], Field(description="What it is.")]
+    id: Annotated[int, Field(description="Its number.")]
 
 
 class RemindArguments(Arguments):
@@ -238,6 +270,32 @@ class Toolbox:
     async def cancel_question(self, asked: CancelQuestionArguments) -> str:
         await self._call(CancelQuestion(question_id=asked.question_id))
         return f"Question {asked.question_id} is off the operator's dashboard; no answer will come."
+
+    async def ask(self, asked: AskArguments) -> str:
+        request = Ask(**asked.model_dump(), key=secrets.token_hex(16))
+        question = await self._call(request)
+        where = (
+            "is on the operator's dashboard"
+            if question.message_id is None
+            else f"went to {asked.to} as message {question.message_id}"
+        )
+        until = "" if asked.ttl_seconds is None else f" It expires in {asked.ttl_seconds:g} seconds."
+        return (
+            f"Question {question.question_id} {where}.{until} The answer arrives later as a message and "
+            "wakes you: go on with other work, or end the turn."
+        )
+
+    async def answer(self, asked: AnswerArguments) -> str:
+        question = await self._call(AnswerAsk(question_id=asked.id, answer=asked.answer))
+        return f"{question.asker} has your answer to question {asked.id}. Send nothing more about it."
+
+    async def get_loose_ends(self, asked: NoArguments) -> str:
+        return _loose_ends(await self._call(LooseEnds()))
+
+    async def cancel_loose_end(self, asked: CancelLooseEndArguments) -> str:
+        await self._call(CancelLooseEnd(kind=asked.kind, loose_end_id=asked.id))
+        what = "no answer to it will come" if asked.kind == "question" else "it will not come"
+        return f"{asked.kind.capitalize()} {asked.id} is taken back; {what}."
 
     async def remind(self, asked: RemindArguments) -> str:
         reminder = await self._call(Remind(body=asked.body, after_seconds=asked.after_seconds, at=asked.at))
@@ -380,6 +438,33 @@ TOOLS = (
         "cancel_question",
         "Take back a question of yours that the operator need not answer any more.",
         CancelQuestionArguments,
+    ),
+    Tool(
+        "ask",
+        "Ask another agent (or `operator`) one question, with options to choose from if you like. Returns at "
+        "once; the answer arrives later as a message that says which question it answers, and wakes you. "
+        "Better than `send` when you need an answer: the other sees that it is asked, and you are told when "
+        "none comes (`no_answer` in an event from `system`). Give ttl_seconds when you would go on without.",
+        AskArguments,
+    ),
+    Tool(
+        "answer",
+        "Answer a question that another agent asked you: the line above its message says *asks you question "
+        "N*, and `get_loose_ends` lists what waits for your answer. The asker gets your words as a message; "
+        "send nothing besides. Each question takes one answer. If you cannot answer, answer that.",
+        AnswerArguments,
+    ),
+    Tool(
+        "get_loose_ends",
+        "What you have open: questions you asked, questions that wait for your answer, your reminders. Look "
+        "here when your conversation was cut short, and before you end a long piece of work.",
+        NoArguments,
+        reads_only=True,
+    ),
+    Tool(
+        "cancel_loose_end",
+        "Take back a question that you asked or a reminder that you set, when it no longer matters.",
+        CancelLooseEndArguments,
     ),
     Tool(
         "remind",
@@ -552,6 +637,42 @@ def _noted(answer: R) -> R:
         case ReminderSet():
             made["reminder"] = [answer.reminder_id]
     return answer
+
+
+def _loose_ends(listed: LooseEndList) -> str:
+    parts: list[str] = []
+    if listed.to_answer:
+        parts.append("These wait for your answer (answer, with the id):")
+        parts += [_to_answer(question) for question in listed.to_answer]
+    if listed.asked:
+        parts.append("You asked, and nobody has answered yet:")
+        parts += [_open_question(question) for question in listed.asked]
+    if listed.reminders:
+        parts.append("Reminders that you set:")
+        parts += [_reminder(reminder) for reminder in listed.reminders]
+    if listed.more:
+        parts.append(f"And {listed.more} more.")
+    return "\n".join(parts) or "Nothing is open."
+
+
+def _to_answer(question: QuestionView) -> str:
+    """What another agent wrote stays between its marks."""
+    text = "\n".join([question.question, *(f"- {option}" for option in question.options)])
+    return framed(f"{question.asker} asks you question {question.id}{_until(question)}", text)
+
+
+def _open_question(question: QuestionView) -> str:
+    said = _one_line(question.question)[:LOOSE_END_CHARACTERS]
+    return f"- question {question.id}, of {question.answerer}{_until(question)}: {said}"
+
+
+def _until(question: QuestionView) -> str:
+    return "" if question.expires_at_ms is None else f" (until {_utc(question.expires_at_ms)})"
+
+
+def _reminder(reminder: ReminderView) -> str:
+    said = _one_line(reminder.body)[:LOOSE_END_CHARACTERS]
+    return f"- reminder {reminder.id}, at {_utc(reminder.due_at_ms)}: {said}"
 
 
 def _refusal(error: HiveError) -> str:

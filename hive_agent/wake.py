@@ -29,6 +29,7 @@ _OPENING = re.compile(
     re.MULTILINE,
 )
 _REPLY = re.compile(r"in reply to message (\d+)")
+_ASKS = re.compile(r"asks you question (\d+)")
 
 
 def wake_prompt(message: Message, unread: int, me: str, *, notes: Path | None = None) -> str:
@@ -82,6 +83,7 @@ class Woken:
     sender: str
     body: str
     in_reply_to: int | None
+    asks: int | None = None
 
 
 def read_wake_prompt(prompt: str) -> Woken | None:
@@ -93,7 +95,14 @@ def read_wake_prompt(prompt: str) -> Woken | None:
     if not end:
         return None
     reply = _REPLY.search(opening["remarks"] or "")
-    return Woken(int(opening["id"]), opening["sender"], body, int(reply[1]) if reply else None)
+    asks = _ASKS.search(opening["remarks"] or "")
+    return Woken(
+        int(opening["id"]),
+        opening["sender"],
+        body,
+        int(reply[1]) if reply else None,
+        int(asks[1]) if asks else None,
+    )
 
 
 def _random_code() -> str:
@@ -117,6 +126,14 @@ def _remarks(message: Message) -> list[str]:
     remarks = []
     if message.in_reply_to is not None:
         remarks.append(f"in reply to message {message.in_reply_to}")
+    if message.asks is not None:
+        remarks.append(f"asks you question {message.asks}: answer with the answer tool, id {message.asks}")
+    if message.answers is not None:
+        remarks.append(
+            f"about question {message.answers} of yours"
+            if message.sender == SYSTEM
+            else f"answers question {message.answers} of yours"
+        )
     if message.broadcast:
         remarks.append("sent to everyone; it may need no action")
     if message.redelivered:

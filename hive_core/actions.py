@@ -63,6 +63,7 @@ T = TypeVar("T")
 INBOX_SHOWN = 50
 MESSAGES_SHOWN = 200
 RESOLVED_SHOWN = 20
+ASKS_SHOWN = 50
 PERMISSIONS_SHOWN = 50  # of up to 32 KiB each
 ACTIVITY_SHOWN = 50
 REMINDERS_SHOWN = 200
@@ -175,6 +176,7 @@ class Actions:
         """Count what waits, and from now on tell dashboards of changes. Call before any door opens."""
         await self.deployer.open()
         self._pending = {approval.id for approval in await self.approvals.pending()}
+        await self.questions.close_gone()
         self._open_questions = {question.id for question in await self.questions.open()}
         await self.permission_requests.load()
         self.permission_requests.subscribe(self._permission_changed)
@@ -250,6 +252,39 @@ class Actions:
             who, Operation.ASK_OPERATOR, who.name, self.questions.ask(who, request)
         )
         return wire.QuestionAsked(question_id=question.id)
+
+    async def ask(self, who: Principal, request: wire.Ask) -> wire.QuestionAsked:
+        """Ask an agent; a question to the operator is `ask_operator`, whichever way it is asked."""
+        if request.to == OPERATOR:
+            return await self.ask_operator(
+                who, wire.AskOperator.model_validate(request.model_dump(exclude={"op"}))
+            )
+        authorize(who, Operation.ASK)
+        asking = self.questions.ask_agent(who, request)
+        question = await self._refusals_recorded(who, Operation.ASK, request.to, asking)
+        return wire.QuestionAsked(question_id=question.id, message_id=question.message_id)
+
+    async def answer_ask(self, who: Principal, request: wire.AnswerAsk) -> wire.QuestionView:
+        """An agent's answer to what another one asked it."""
+        authorize(who, Operation.ANSWER_ASK)
+        answered = self.questions.answer(request.question_id, request.answer, who)
+        subject = f"question {request.question_id}"
+        return await self._refusals_recorded(who, Operation.ANSWER_ASK, subject, answered)
+
+    async def loose_ends(self, who: Principal) -> wire.LooseEndList:
+        """What an agent has open."""
+        authorize(who, Operation.LIST_LOOSE_ENDS)
+        asked, to_answer = await self.questions.of(who.name)
+        reminders = await self.reminders.of(who.name)
+        return wire.LooseEndList(asked=asked, to_answer=to_answer, reminders=reminders)
+
+    async def cancel_loose_end(self, who: Principal, request: wire.CancelLooseEnd) -> wire.Empty:
+        authorize(who, Operation.CANCEL_LOOSE_END)
+        if request.kind == "reminder":
+            await self.reminders.cancel(who, request.loose_end_id)
+        else:
+            await self.cancel_question(who, request.loose_end_id)
+        return wire.Empty()
 
     async def remind(self, who: Principal, request: wire.Remind) -> wire.ReminderSet:
         authorize(who, Operation.REMIND)
@@ -437,6 +472,7 @@ class Actions:
         await self._loops.forget(name)
         await self._asides.forget(name)
         await self.usage.forget(name)
+        await self.questions.close_gone()
         await self.permission_requests.forget(name, rules=True)
         await self.reminders.forget(name)
         await self.scheduler.forget(name)
@@ -491,8 +527,14 @@ class Actions:
         return None if aside is None else partial(self._asides.settle, aside, who)
 
     async def open_questions(self, who: Principal) -> list[wire.QuestionView]:
+        """Those to the operator, oldest first."""
         authorize(who, Operation.LIST_QUESTIONS)
         return await self.questions.open()
+
+    async def asks(self, who: Principal) -> list[wire.QuestionView]:
+        """The open questions between agents, oldest first."""
+        authorize(who, Operation.LIST_QUESTIONS)
+        return await self.questions.between_agents()
 
     # --- permission to use a tool -------------------------------------------
 
@@ -727,6 +769,7 @@ class Actions:
         position = self.feed.position()
         approvals = await self.pending(who, resolved=RESOLVED_SHOWN)
         questions = await self.open_questions(who)
+        asks = fair_share(await self.asks(who), lambda question: question.asker, ASKS_SHOWN)
         asked = (await self.permissions(who)).requests
         permissions = fair_share(asked, lambda request: request.agent, PERMISSIONS_SHOWN)
         reminders = (await self.pending_reminders(who))[:REMINDERS_SHOWN]
@@ -741,6 +784,7 @@ class Actions:
             "tombstones": _plain_list(self.roster.tombstones()),
             "approvals": _plain_list(approvals),
             "questions": _plain_list(questions),
+            "asks": _plain_list(asks),
             "permissions": _plain_list(permissions),
             "reminders": _plain_list(reminders),
             "schedules": _plain_list(schedules),
@@ -817,6 +861,7 @@ class Actions:
             raise Conflict(f"agent {name} is destroyed already; purge removes its state too")
         note = await self._recorded(who, Operation.DESTROY, name, self.lifecycle.destroy(name))
         await self.permission_requests.forget(name, rules=False)
+        await self.questions.close_gone()
         await self._tell_manager(Destroyed(agent=name))
         return wire.AgentDone(agent=self.roster.view(name), note=note)
 
@@ -869,6 +914,9 @@ class Actions:
         self.publish_status()
 
     def _question_changed(self, question: wire.QuestionView) -> None:
+        if question.answerer != OPERATOR:
+            self.feed.publish("ask", _plain(question))
+            return
         waits = not question.closed
         (self._open_questions.add if waits else self._open_questions.discard)(question.id)
         self.feed.publish("question", _plain(question))

@@ -21,6 +21,10 @@ class Operation(StrEnum):
     ACKNOWLEDGE = "ack"
     STANDING = "standing"
     ASK_OPERATOR = "ask_operator"
+    ASK = "ask"
+    ANSWER_ASK = "answer_ask"
+    LIST_LOOSE_ENDS = "loose_ends"
+    CANCEL_LOOSE_END = "cancel_loose_end"
     REMIND = "remind"
     REPORT = "report"
     REPORT_TURNS = "report_turns"
@@ -85,6 +89,10 @@ ALLOWED: dict[Operation, frozenset[Kind]] = {
     Operation.ACKNOWLEDGE: _AGENTS,
     Operation.STANDING: _AGENTS,
     Operation.ASK_OPERATOR: _AGENTS,
+    Operation.ASK: _AGENTS,
+    Operation.ANSWER_ASK: _AGENTS,
+    Operation.LIST_LOOSE_ENDS: _AGENTS,
+    Operation.CANCEL_LOOSE_END: _AGENTS,
     Operation.REMIND: _AGENTS,
     Operation.REPORT: _AGENTS,
     Operation.REPORT_TURNS: _AGENTS,
@@ -146,6 +154,10 @@ OPERATION_OF: dict[type[wire.Request[Any]], Operation] = {
     wire.Ack: Operation.ACKNOWLEDGE,
     wire.Status: Operation.STANDING,
     wire.AskOperator: Operation.ASK_OPERATOR,
+    wire.Ask: Operation.ASK,
+    wire.AnswerAsk: Operation.ANSWER_ASK,
+    wire.LooseEnds: Operation.LIST_LOOSE_ENDS,
+    wire.CancelLooseEnd: Operation.CANCEL_LOOSE_END,
     wire.Remind: Operation.REMIND,
     wire.Report: Operation.REPORT,
     wire.ReportTurns: Operation.REPORT_TURNS,

@@ -101,6 +101,8 @@ class Post:
         broadcast: bool = False,
         key: str | None = None,
         claim: Claim | None = None,
+        asks: int | None = None,
+        answers: int | None = None,
     ) -> int:
         """Insert one message; its id, which counts once the transaction is committed."""
         new = messages.NewMessage(
@@ -113,6 +115,8 @@ class Post:
             broadcast=broadcast,
             key=key,
             owner=None if claim is None else _owner(self._host, claim.lease),
+            asks=asks,
+            answers=answers,
         )
         message = messages.add(self._connection, new)
         self.messages.append(message)
@@ -201,6 +205,20 @@ class Broker:
             raise
         return Sent(ids=await self._commit(sender, request, recipients))
 
+    def admit(self, sender: Principal, to: str) -> None:
+        """Hold a message that comes about in another way to what a `send` to one recipient is held to.
+
+        It counts as one. Raises what `send` raises, `BadRequest` also for `*` and the sender itself.
+        """
+        try:
+            if to in (BROADCAST, sender.name):
+                whom = "everyone" if to == BROADCAST else "yourself"
+                raise BadRequest(f"field to: name one other agent, or `operator`; not {whom}", field="to")
+            self._admit(sender, self._permitted(sender, self._recipients(sender, to)))
+        except HiveError as error:
+            self.trail.send_refused(sender.name, to, error)
+            raise
+
     async def notify(
         self, recipient: str, body: str, sender: Principal | None = None, in_reply_to: int | None = None
     ) -> int:
@@ -233,6 +251,11 @@ class Broker:
     def reaches(self, recipient: str) -> bool:
         """Whether a message to `recipient` can be accepted: an agent, a tombstone, or the operator."""
         return recipient == OPERATOR or self._registry.get(recipient) is not None
+
+    def lives(self, name: str) -> bool:
+        """Whether there is such an agent that was not destroyed; it may be stopped."""
+        known = self._registry.get(name)
+        return known is not None and not known.kept
 
     def _recipients(self, sender: Principal, to: str) -> list[str]:
         if to != BROADCAST:
@@ -303,7 +326,7 @@ class Broker:
             earlier = _earlier(connection, sender, request)
             if earlier:
                 return earlier
-            _check_in_reply_to(connection, sender, request.in_reply_to)
+            check_in_reply_to(connection, sender, request.in_reply_to)
             ids = [
                 post(
                     sender.name,
@@ -667,7 +690,7 @@ def _earlier(connection: Connection, sender: Principal, request: Send) -> list[i
     return [] if request.key is None else messages.ids_of_key(connection, sender.name, request.key)
 
 
-def _check_in_reply_to(connection: Connection, sender: Principal, number: int | None) -> None:
+def check_in_reply_to(connection: Connection, sender: Principal, number: int | None) -> None:
     """One answers what one sent or received; the operator sees, and may answer, everything."""
     if number is None:
         return

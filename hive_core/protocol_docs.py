@@ -278,7 +278,9 @@ others to the manager; what the manager does about each is in `prompts/manager.m
 
 
 def _helper_events() -> str:
-    example = QuestionExpired(id=3, question="Which colour?").as_body()
+    example = QuestionExpired(
+        id=3, question="Which colour?", no_answer="[no answer: expired after 60 s]"
+    ).as_body()
     return _HELPER_EVENTS.format(example=example) + "".join(_event_row(kind) for kind in HELPER_EVENTS)
 
 

@@ -1,7 +1,10 @@
-"""Questions to the operator, and what becomes of them (SPEC sections 4 and 11).
+"""Questions to the operator and between agents, and what becomes of them (SPEC sections 4 and 11).
 
-A question is open until it is answered, cancelled, or its time has run out: whichever is committed first,
-and no two of them. The asker hears of it in the same transaction.
+A question is open until it is answered, cancelled, its time has run out, or the agent that was asked is gone:
+whichever is committed first, and no two of them. The asker hears of it in the same transaction. An agent
+hears of its question by a message of the asker, and answers with one of its own; each is held to what a
+`send` is held to, so that asking is no way around the rules. What closes without an answer is told by the
+hive, in a field that no answer has.
 """
 
 import json
@@ -10,31 +13,39 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, Literal
 
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, func, insert, or_, select, update
 
 from hive_core.audit import Audit
-from hive_core.broker import Broker, Post
+from hive_core.broker import Broker, Post, check_in_reply_to
 from hive_core.clock import Clock, time_ms
 from hive_core.clock_jumps import Adjusted, Lasting
 from hive_core.deadlines import Deadlines
 from hive_core.principals import Kind, Principal
-from hive_core.store import Store
+from hive_core.store import Store, messages
 from hive_core.store.schema import question as table
 from hive_shared.errors import BadRequest, Conflict, Forbidden, NotFound, TooMany
-from hive_shared.events import HelperEvent, OperatorAnswered, QuestionCancelled, QuestionExpired
-from hive_shared.names import SYSTEM
-from hive_shared.wire import AskOperator, QuestionView
+from hive_shared.events import (
+    HelperEvent,
+    OperatorAnswered,
+    QuestionCancelled,
+    QuestionExpired,
+    QuestionGone,
+)
+from hive_shared.names import OPERATOR, SYSTEM
+from hive_shared.wire import Ask, AskOperator, QuestionView
 
 log = logging.getLogger(__name__)
 
-OPEN_MAX: Final = 20  # of one asker
+OPEN_MAX: Final = 20  # of one asker, to the operator; and as many to agents
 EXPIRE_MAX: Final = 100  # of one transaction
 CLOCK: Final = Principal.system(via="clock")
+LIFECYCLE: Final = Principal.system(via="lifecycle")
 
 _OPEN: Final = table.c.closed == ""
+_TO_OPERATOR: Final = table.c.answerer == OPERATOR
 _LASTING: Final = Lasting(table, _OPEN, since="asked_at_ms", until="expires_at_ms")
 
-Closed = Literal["answered", "cancelled", "expired"]
+Closed = Literal["answered", "cancelled", "expired", "gone"]
 Subscriber = Callable[[QuestionView], None]
 Effect = Callable[[Connection, Post, QuestionView], None]  # in the transaction that closes a question
 
@@ -68,7 +79,56 @@ class Questions:
 
     def insert(self, connection: Connection, principal: Principal, request: AskOperator) -> QuestionView:
         """As `ask`, within the caller's transaction, who calls `asked` once that is committed."""
-        _check_room(connection, principal)
+        number = self._insert(connection, principal, request, OPERATOR)
+        self._audit.insert(connection, principal, "ask_operator", f"question {number}")
+        return _read(connection, number)
+
+    async def ask_agent(self, principal: Principal, request: Ask) -> QuestionView:
+        """Put a question to an agent, in a message of the asker that counts as one that it sends.
+
+        A `key` that the asker used before answers with the question of then. Raises what `Broker.send`
+        raises, `Forbidden` also when the other may not answer; `Conflict` when that was destroyed, `TooMany`
+        when the asker has 20 open.
+        """
+        earlier = await self._store.read(lambda connection: _of_key(connection, principal, request.key))
+        if earlier is not None:
+            return earlier
+        self._check_answerable(principal.name, request.to)
+        self._broker.admit(principal, request.to)
+
+        def work(connection: Connection, post: Post) -> QuestionView:
+            before = _of_key(connection, principal, request.key)
+            if before is not None:
+                return before
+            check_in_reply_to(connection, principal, request.in_reply_to)
+            number = self._insert(connection, principal, request, request.to)
+            message = post(
+                principal.name,
+                request.to,
+                _read(connection, number).question + _choices(request),
+                in_reply_to=request.in_reply_to,
+                key=request.key,
+                asks=number,
+            )
+            connection.execute(update(table).where(table.c.id == number).values(message_id=message))
+            told = f"question {number}, message {message}"
+            self._audit.insert(connection, principal, "ask", request.to, "ok", told)
+            return _read(connection, number)
+
+        return await self._broker.transact(work, committed=self.asked)
+
+    def _check_answerable(self, asker: str, answerer: str) -> None:
+        """Whoever asks must be able to get an answer; that it may ask at all is looked at elsewhere."""
+        if self._broker.reaches(answerer) and not self._broker.lives(answerer):
+            raise Conflict(f"{answerer} was destroyed: nobody is there to answer", field="to")
+        refusal = self._broker.rules.refusal(answerer, asker)
+        if isinstance(refusal, Forbidden):
+            raise Forbidden(f"{answerer} could not answer: {refusal.message}", field="to")
+
+    def _insert(
+        self, connection: Connection, principal: Principal, request: AskOperator | Ask, answerer: str
+    ) -> int:
+        _check_room(connection, principal, answerer)
         now_ms = self._clock()
         row = {
             "host": self._host,
@@ -77,11 +137,10 @@ class Questions:
             "options": json.dumps(request.options, ensure_ascii=False),
             "multi": request.multi,
             "asked_at_ms": now_ms,
-            "expires_at_ms": _expires_at_ms(request, now_ms),
+            "expires_at_ms": _expires_at_ms(request.ttl_seconds, now_ms),
+            "answerer": answerer,
         }
-        number = connection.execute(insert(table), row).lastrowid
-        self._audit.insert(connection, principal, "ask_operator", f"question {number}")
-        return _read(connection, number)
+        return int(connection.execute(insert(table), row).lastrowid)
 
     def asked(self, view: QuestionView) -> None:
         """A question was committed."""
@@ -93,10 +152,15 @@ class Questions:
     ) -> QuestionView:
         """Commit the answer together with the message that takes it to the asker, and with its `effect`.
 
-        That message is the helper event `operator_answered` from `system`; an asker that was purged
-        gets none. Raises `NotFound`, or `Conflict` when the question is closed; `BadRequest` for an answer
-        to the hive itself that is none of its options, since it would do nothing.
+        An agent answers what it was asked, by a message of its own that counts as one that it sends; the
+        operator any question, by the helper event `operator_answered` from `system`. An asker that was
+        purged gets none. Raises `NotFound`, or `Conflict` when the question is closed; `BadRequest` for an
+        answer to the hive itself that is none of its options, since it would do nothing. For an agent
+        `Forbidden`, whether or not there is a question of that number, and what `Broker.send` raises.
         """
+        by_agent = principal.kind is not Kind.OPERATOR
+        if by_agent:
+            await self._admit_answer(number, principal)
 
         def work(connection: Connection, post: Post) -> QuestionView:
             values = {"answer": text, "answered_at_ms": self._clock(), "answered_by": str(principal)}
@@ -106,13 +170,33 @@ class Questions:
                 raise BadRequest(
                     f"question {number} is the hive's own; answer one of {options}", field="answer"
                 )
-            self._notify(post, view, OperatorAnswered(id=view.id, question=view.question, answer=text))
+            if not by_agent:
+                self._notify(
+                    post,
+                    view,
+                    OperatorAnswered(id=view.id, question=view.question, asked=_asked(view), answer=text),
+                )
+            elif self._broker.reaches(view.asker):
+                post(principal.name, view.asker, text, in_reply_to=view.message_id, answers=view.id)
             if effect is not None:
                 effect(connection, post, view)
-            self._audit.insert(connection, principal, "answer", f"question {number}")
+            action = "answer_ask" if by_agent else "answer"
+            self._audit.insert(connection, principal, action, f"question {number}")
             return view
 
         return await self._broker.transact(work, committed=self._tell)
+
+    async def _admit_answer(self, number: int, principal: Principal) -> None:
+        asked = await self._store.read(lambda connection: _find(connection, number))
+        if asked is None or asked.answerer != principal.name:
+            raise Forbidden(
+                f"no question {number} was put to {principal.name}; only who was asked can answer one. "
+                "`loose_ends` lists what waits for your answer",
+                field="question_id",
+            )
+        if asked.closed:
+            raise _closed_before(asked)
+        self._broker.admit(principal, asked.asker)
 
     async def cancel(
         self, number: int, principal: Principal, *, effect: Effect | None = None
@@ -129,10 +213,18 @@ class Questions:
                 raise Forbidden(f"question {number} is another's; only the operator can cancel it")
             view = _close(connection, number, "cancelled")
             if principal.name != asker:
-                self._notify(post, view, QuestionCancelled(id=view.id, question=view.question))
+                event = QuestionCancelled(
+                    id=view.id,
+                    question=view.question,
+                    asked=_asked(view),
+                    no_answer=f"[no answer: cancelled by {principal.name}]",
+                )
+                self._notify(post, view, event)
             if effect is not None:
                 effect(connection, post, view)
-            self._audit.insert(connection, principal, "cancel_question", f"question {number}")
+            by_agent = _asked(view) is not None and principal.kind is not Kind.OPERATOR
+            action = "cancel_ask" if by_agent else "cancel_question"
+            self._audit.insert(connection, principal, action, f"question {number}")
             return view
 
         return await self._broker.transact(work, committed=self._tell)
@@ -151,24 +243,71 @@ class Questions:
         views = []
         for number in connection.execute(due.limit(EXPIRE_MAX)).scalars().all():
             view = _close(connection, number, "expired")
-            self._notify(post, view, QuestionExpired(id=view.id, question=view.question))
-            self._audit.insert(connection, CLOCK, "expire_question", f"question {number}")
+            waited_seconds = ((view.expires_at_ms or now_ms) - view.asked_at_ms) / 1000
+            event = QuestionExpired(
+                id=view.id,
+                question=view.question,
+                asked=_asked(view),
+                no_answer=f"[no answer: expired after {waited_seconds:g} s]",
+            )
+            self._notify(post, view, event)
+            action = "expire_question" if _asked(view) is None else "expire_ask"
+            self._audit.insert(connection, CLOCK, action, f"question {number}")
             views.append(view)
         return views
 
     def _notify(self, post: Post, view: QuestionView, event: HelperEvent) -> None:
         """Tell the asker, unless it was purged or is the hive itself."""
         if self._broker.reaches(view.asker):
-            post(SYSTEM, view.asker, event.as_body())
+            post(SYSTEM, view.asker, event.as_body(), in_reply_to=view.message_id, answers=view.id)
+
+    async def close_gone(self) -> list[QuestionView]:
+        """Close the questions of agents that cannot be answered any more; call when an agent has gone.
+
+        The asker hears that the agent it asked was destroyed. One that was purged itself hears nothing, and
+        a later agent of its name gets no answer to what it did not ask.
+        """
+        return await self._broker.transact(self._close_gone, committed=self._tell_all)
+
+    def _close_gone(self, connection: Connection, post: Post) -> list[QuestionView]:
+        views = []
+        for view in _views(connection, _OPEN, ~_TO_OPERATOR):
+            if not self._broker.reaches(view.asker):
+                closed = _close(connection, view.id, "cancelled")
+                action = "cancel_ask"
+            elif not self._broker.lives(view.answerer):
+                closed = _close(connection, view.id, "gone")
+                event = QuestionGone(
+                    id=view.id,
+                    question=view.question,
+                    asked=view.answerer,
+                    no_answer=f"[no answer: {view.answerer} was destroyed]",
+                )
+                self._notify(post, closed, event)
+                action = "end_ask"
+            else:
+                continue
+            self._audit.insert(connection, LIFECYCLE, action, f"question {view.id}")
+            views.append(closed)
+        return views
 
     async def get(self, number: int) -> QuestionView:
         """One question; raises `NotFound`."""
         return await self._store.read(lambda connection: _read(connection, number))
 
     async def open(self) -> list[QuestionView]:
-        """Those that wait for an answer, oldest first."""
-        query = select(table).where(_OPEN).order_by(table.c.id)
-        return [_view(row) for row in await self._store.read(lambda c: c.execute(query).all())]
+        """Those that wait for the operator's answer, oldest first."""
+        return await self._store.read(lambda connection: _views(connection, _OPEN, _TO_OPERATOR))
+
+    async def between_agents(self) -> list[QuestionView]:
+        """Those that wait for an agent's answer, oldest first."""
+        return await self._store.read(lambda connection: _views(connection, _OPEN, ~_TO_OPERATOR))
+
+    async def of(self, name: str) -> tuple[list[QuestionView], list[QuestionView]]:
+        """What an agent has asked, and what it was asked, as far as that is open; oldest first."""
+        either = or_(table.c.asker == name, table.c.answerer == name)
+        views = await self._store.read(lambda connection: _views(connection, _OPEN, either))
+        return [view for view in views if view.asker == name], [v for v in views if v.answerer == name]
 
     def subscribe(self, callback: Subscriber) -> Callable[[], None]:
         """Call back with every question as it is asked or closed; returns how to end that."""
@@ -176,7 +315,8 @@ class Questions:
         return lambda: self._subscribers.remove(callback)
 
     async def _tell_times(self, numbers: list[int]) -> None:
-        self._tell_all([view for view in await self.open() if view.id in numbers])
+        views = [*await self.open(), *await self.between_agents()]
+        self._tell_all([view for view in views if view.id in numbers])
 
     def _tell_all(self, views: list[QuestionView]) -> None:
         for view in views:
@@ -196,8 +336,12 @@ def _close(connection: Connection, number: int, how: Closed, **values: Any) -> Q
     closed = connection.execute(change).rowcount
     view = _read(connection, number)
     if not closed:
-        raise Conflict(f"question {number} {_how_closed(view)}", field="question_id")
+        raise _closed_before(view)
     return view
+
+
+def _closed_before(view: QuestionView) -> Conflict:
+    return Conflict(f"question {view.id} {_how_closed(view)}", field="question_id")
 
 
 def _how_closed(view: QuestionView) -> str:
@@ -206,11 +350,28 @@ def _how_closed(view: QuestionView) -> str:
             return f"was answered by {view.answered_by} already"
         case "expired":
             return f"has expired: {view.asker} set it a time that ran out. Write to {view.asker} instead"
+        case "gone":
+            return f"was closed when {view.answerer} was destroyed. Write to {view.asker} instead"
     return "was cancelled already"
 
 
-def _expires_at_ms(request: AskOperator, now_ms: int) -> int | None:
-    return None if request.ttl_seconds is None else now_ms + int(request.ttl_seconds * 1000)
+def _asked(view: QuestionView) -> str | None:
+    """Who was asked, where that is to be told: an agent."""
+    return None if view.answerer == OPERATOR else view.answerer
+
+
+def _choices(request: Ask) -> str:
+    """What a message says below the question."""
+    lines = [f"- {option}" for option in request.options]
+    if lines:
+        lines.insert(0, "Any of these:" if request.multi else "One of these:")
+    if request.ttl_seconds is not None:
+        lines.append(f"The answer is of use for {request.ttl_seconds:g} seconds.")
+    return "\n\n" + "\n".join(lines) if lines else ""
+
+
+def _expires_at_ms(ttl_seconds: float | None, now_ms: int) -> int | None:
+    return None if ttl_seconds is None else now_ms + int(ttl_seconds * 1000)
 
 
 def _next_expiry_ms(connection: Connection) -> int | None:
@@ -218,20 +379,43 @@ def _next_expiry_ms(connection: Connection) -> int | None:
     return earliest
 
 
-def _check_room(connection: Connection, principal: Principal) -> None:
-    mine = select(func.count()).select_from(table).where(table.c.asker == principal.name, _OPEN)
+def _check_room(connection: Connection, principal: Principal, answerer: str) -> None:
+    same = _TO_OPERATOR if answerer == OPERATOR else ~_TO_OPERATOR
+    mine = select(func.count()).select_from(table).where(table.c.asker == principal.name, _OPEN, same)
     if connection.execute(mine).scalar_one() >= OPEN_MAX:
+        who = "the operator has" if answerer == OPERATOR else "other agents have"
+        to = "" if answerer == OPERATOR else " to other agents"
         raise TooMany(
-            f"{principal.name} has {OPEN_MAX} questions open, which is the limit; "
-            "wait until the operator has answered some, or cancel what no longer matters"
+            f"{principal.name} has {OPEN_MAX} questions{to} open, which is the limit; "
+            f"wait until {who} answered some, or cancel what no longer matters"
         )
 
 
-def _read(connection: Connection, number: int) -> QuestionView:
+def _of_key(connection: Connection, principal: Principal, key: str | None) -> QuestionView | None:
+    """The question that this asker put under that key before."""
+    if key is None:
+        return None
+    sent = messages.ids_of_key(connection, principal.name, key)
+    return next(iter(_views(connection, table.c.message_id.in_(sent))), None) if sent else None
+
+
+def _views(connection: Connection, *conditions: ColumnElement[bool]) -> list[QuestionView]:
+    """Oldest first."""
+    return [
+        _view(row) for row in connection.execute(select(table).where(*conditions).order_by(table.c.id)).all()
+    ]
+
+
+def _find(connection: Connection, number: int) -> QuestionView | None:
     row = connection.execute(select(table).where(table.c.id == number)).one_or_none()
-    if row is None:
+    return None if row is None else _view(row)
+
+
+def _read(connection: Connection, number: int) -> QuestionView:
+    view = _find(connection, number)
+    if view is None:
         raise NotFound(f"question {number} does not exist", field="question_id")
-    return _view(row)
+    return view
 
 
 def _view(row: Row[*tuple[Any, ...]]) -> QuestionView:

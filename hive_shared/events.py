@@ -104,28 +104,46 @@ class Destroyed(HelperEvent):
 
 
 class OperatorAnswered(HelperEvent):
-    """The operator answered a question."""
+    """The operator answered a question, also one that was put to another agent (`asked`)."""
 
     event: Literal["operator_answered"] = "operator_answered"
     id: int
     question: str
+    asked: str | None = None
     answer: str
 
 
 class QuestionExpired(HelperEvent):
-    """A question's time ran out before the operator answered it."""
+    """A question's time ran out before the operator, or the agent that was asked, answered it.
+
+    `no_answer` says so in words that are nobody's answer.
+    """
 
     event: Literal["question_expired"] = "question_expired"
     id: int
     question: str
+    asked: str | None = None
+    no_answer: str
 
 
 class QuestionCancelled(HelperEvent):
-    """The operator took a question off the dashboard without an answer."""
+    """The operator closed a question without an answer."""
 
     event: Literal["question_cancelled"] = "question_cancelled"
     id: int
     question: str
+    asked: str | None = None
+    no_answer: str
+
+
+class QuestionGone(HelperEvent):
+    """The agent that was asked was destroyed before it answered."""
+
+    event: Literal["question_gone"] = "question_gone"
+    id: int
+    question: str
+    asked: str
+    no_answer: str
 
 
 class ContainerCrashed(HelperEvent):
@@ -192,6 +210,7 @@ HELPER_EVENTS: tuple[type[HelperEvent], ...] = (
     OperatorAnswered,
     QuestionExpired,
     QuestionCancelled,
+    QuestionGone,
     ContainerCrashed,
     HarnessSilent,
     NeedsUpdate,

@@ -500,9 +500,10 @@ class Standing(Model):
 
 
 class QuestionAsked(Model):
-    """The question now on the dashboard; the answer names this id."""
+    """The question that now waits for its answer; `message_id` is what took it to an agent."""
 
     question_id: int
+    message_id: int | None = None
 
 
 class PermissionRules(Model):
@@ -537,6 +538,18 @@ class ReminderView(Model):
     due_at_ms: int
     set_at_ms: int
     closed: Literal["", "delivered", "cancelled", "dropped"] = ""
+
+
+class LooseEndList(Model):
+    """What an agent has open, oldest first: what it asked, what it is asked, and its reminders.
+
+    `more` counts what found no room.
+    """
+
+    asked: list[QuestionView]
+    to_answer: list[QuestionView]
+    reminders: list[ReminderView]
+    more: int = 0
 
 
 class ReminderList(Model):
@@ -861,6 +874,11 @@ class Status(Request[Standing]):
     op: Literal["status"] = "status"
 
 
+QuestionText = Annotated[str, Field(min_length=1, max_length=TEXT_MAX_CHARACTERS)]
+QuestionOptions = Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=20)]
+TimeToLive = Annotated[float, Field(ge=1, le=366 * 86400, allow_inf_nan=False)]
+
+
 class AskOperator(Request[QuestionAsked]):
     """Put a question on the operator's dashboard; the answer arrives later as a message.
 
@@ -869,10 +887,54 @@ class AskOperator(Request[QuestionAsked]):
 
     result: ClassVar[type[Model]] = QuestionAsked
     op: Literal["ask_operator"] = "ask_operator"
-    question: Annotated[str, Field(min_length=1, max_length=TEXT_MAX_CHARACTERS)]
-    options: Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=20)] = []
+    question: QuestionText
+    options: QuestionOptions = []
     multi: bool = False
-    ttl_seconds: Annotated[float, Field(ge=1, le=366 * 86400, allow_inf_nan=False)] | None = None
+    ttl_seconds: TimeToLive | None = None
+
+
+class Ask(Request[QuestionAsked]):
+    """Ask one agent, or `operator` (as `ask_operator`); the answer arrives later as a message.
+
+    The agent gets the question as a message from whoever asks, with `asks` set, and answers with `answer`.
+    It is held to all that a `send` to it is held to; so is the answer. When it closes without one (its
+    `ttl_seconds` have run out, the operator cancels it, the agent is destroyed), `system` says so. `key` is
+    as in `send`.
+    """
+
+    result: ClassVar[type[Model]] = QuestionAsked
+    op: Literal["ask"] = "ask"
+    to: Annotated[str, Field(min_length=1, max_length=64)]
+    question: QuestionText
+    options: QuestionOptions = []
+    multi: bool = False
+    ttl_seconds: TimeToLive | None = None
+    in_reply_to: MessageId | None = None
+    key: Annotated[str, Field(min_length=8, max_length=64)] | None = None
+
+
+class AnswerAsk(Request[QuestionView]):
+    """Answer a question that another agent asked me: it gets the answer as a message from me."""
+
+    result: ClassVar[type[Model]] = QuestionView
+    op: Literal["answer"] = "answer"
+    question_id: MessageId
+    answer: QuestionText
+
+
+class LooseEnds(Request[LooseEndList]):
+    """What I have open: questions that I asked, questions that wait for my answer, my reminders."""
+
+    result: ClassVar[type[Model]] = LooseEndList
+    op: Literal["loose_ends"] = "loose_ends"
+
+
+class CancelLooseEnd(Request[Empty]):
+    """Take back a question that I asked, or a reminder that I set."""
+
+    op: Literal["cancel_loose_end"] = "cancel_loose_end"
+    kind: Literal["question", "reminder"]
+    loose_end_id: MessageId
 
 
 class CancelQuestion(Request[Empty]):
@@ -1188,14 +1250,15 @@ class History(Request[Deployments]):
 
 
 class Questions(Request[QuestionList]):
-    """The questions to the operator that are open."""
+    """The questions to the operator that are open; with `all`, also those between agents."""
 
     result: ClassVar[type[Model]] = QuestionList
     op: Literal["questions"] = "questions"
+    all: bool = False
 
 
 class Answer(Request[Empty]):
-    """The operator's answer to a question; its asker gets it as a message."""
+    """The operator's answer to a question, whoever was asked; its asker gets it as a message."""
 
     op: Literal["answer"] = "answer"
     question_id: MessageId
@@ -1453,6 +1516,10 @@ _AGENT: tuple[type[Request[Any]], ...] = (
     Ack,
     Status,
     AskOperator,
+    Ask,
+    AnswerAsk,
+    LooseEnds,
+    CancelLooseEnd,
     CancelQuestion,
     Remind,
     Report,

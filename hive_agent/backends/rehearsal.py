@@ -42,7 +42,7 @@ KNOWN = (
     "send NAME TEXT · tell NAME: TEXT · broadcast TEXT · reply TEXT · "
     "ask the operator whether … (options: a, b) (within N seconds) · cancel question N · remember TEXT · "
     "notes · "
-    "remind me in N seconds to … · wait N · recv · whoami · who is here"
+    "remind me in N seconds to … · next turn: TEXT · wait N · recv · whoami · who is here"
 )
 KNOWN_TO_MANAGER = (
     " · spawn NAME [from REF] [because …] · prepare NAME · submit NAME [because …] · "
@@ -97,13 +97,25 @@ def _send(match: re.Match[str]) -> Command:
 
 
 def _ask(match: re.Match[str]) -> Command:
+    """A question to the operator, or to the agent that is named."""
     listed = [option.strip() for option in (match["options"] or "").split(",")]
     arguments: dict[str, Any] = {"question": _text(match)}
     if any(listed):
         arguments["options"] = [option for option in listed if option]
     if match["number"] is not None:
         arguments["ttl_seconds"] = _seconds(match)
-    return Command("ask_operator", arguments)
+    to = match.groupdict().get("to")
+    return (
+        Command("ask_operator", arguments) if to is None else Command("ask", {"to": to.lower()} | arguments)
+    )
+
+
+def _answer(match: re.Match[str]) -> Command:
+    return Command("answer", {"id": int(match["question"]), "answer": _text(match)})
+
+
+def _cancel_reminder(match: re.Match[str]) -> Command:
+    return Command("cancel_loose_end", {"kind": "reminder", "id": int(match["number"])})
 
 
 def _seconds(match: re.Match[str]) -> float:
@@ -137,12 +149,27 @@ _FORMS = (
     ),
     _form(r"(?:tell|message)\s+(?:the\s+)?" + _TO + r"\s*:?\s+(?P<text>.+)", _send),
     _form(r"broadcast\s*:?\s+(?P<text>.+)", lambda m: Command("send", {"to": "*", "body": _text(m)})),
+    _form(
+        r"answer\s+(?:question\s+)?(?P<question>\d{1,15})\s*(?:with\b|:)\s*:?\s*(?P<text>.+)",
+        _answer,
+    ),
     _form(r"(?:reply|answer)\s*:?\s+(?P<text>.+)", lambda m: Command("reply", {"body": _text(m)})),
     _form(
         r"ask\s+(?:the\s+)?operator\s*:?\s+(?P<text>.+?)(?:\s*\(options:\s*(?P<options>[^)]*)\))?"
         rf"(?:\s*\(within\s+{_NUMBER}\))?",
         _ask,
     ),
+    _form(
+        r"ask\s+" + _TO.replace("|\\*", "") + r"\s*(?::|(?=\bwhether\b|\bif\b))\s*(?P<text>.+?)"
+        r"(?:\s*\(options:\s*(?P<options>[^)]*)\))?"
+        rf"(?:\s*\(within\s+{_NUMBER}\))?",
+        _ask,
+    ),
+    _form(
+        r"cancel\s+(?:the\s+)?reminder\s+(?P<number>\d{1,15})",
+        _cancel_reminder,
+    ),
+    _form(r"(?:(?:your|my)\s+)?loose\s+ends\??", lambda _: Command("get_loose_ends")),
     _form(
         r"cancel\s+(?:the\s+)?question\s+(?P<number>\d{1,15})",
         lambda m: Command("cancel_question", {"question_id": int(m["number"])}),
@@ -153,6 +180,7 @@ _FORMS = (
         rf"remind\s+me\s+in\s+{_NUMBER}\s+(?:to\s+)?(?P<text>.+)",
         lambda m: Command("remind", {"after_seconds": _seconds(m), "body": _text(m)}),
     ),
+    _form(r"next\s+turn\s*:?\s+(?P<text>.+)", lambda m: Command("request_next_turn", {"note": _text(m)})),
     _form(rf"wait\s+(?:for\s+)?{_NUMBER}", lambda m: Command("wait", {"seconds": _seconds(m)})),
     _form(r"(?:recv|check\s+(?:your\s+)?inbox)", lambda _: Command("recv", {"max": 10})),
     _form(r"(?:whoami|who\s+am\s+i\??|who\s+are\s+you\??)", lambda _: Command("whoami")),
@@ -188,6 +216,7 @@ _FORMS = (
 # Whoever asks for these wants to see what came out.
 _TOLD_TO_ASKER = frozenset(
     {"whoami", "notes", "agents", "logs", "prepare_spawn", "request_apply_commit", "cancel_question"}
+    | {"ask", "answer", "get_loose_ends", "cancel_loose_end"}
 )
 
 
@@ -363,6 +392,8 @@ class _Play:
             self.say(f"{ABOUT} I see no message in this prompt.")
         elif woken.sender == SYSTEM:
             self.say(f"Noted, from the hive: {woken.body}")
+        elif woken.asks is not None:
+            await self._asked(tools, woken)
         elif woken.in_reply_to is not None:
             self.say(f"{woken.sender} answered message {woken.in_reply_to}. Replies are not answered.")
         elif woken.sender in (OPERATOR, MANAGER, self._config.agent):
@@ -371,7 +402,7 @@ class _Play:
             await self._answer_peer(tools, woken)
 
     async def _follow(self, tools: Tools, woken: Woken) -> None:
-        body = woken.body.removeprefix("[reminder]").strip()
+        body = woken.body.removeprefix("[reminder]").removeprefix("[next turn]").strip()
         commands, unknown = read_commands(body, self._config.role)
         asked = _PLEASE_ANSWER.match(body)
         if not commands and asked is not None:
@@ -383,6 +414,14 @@ class _Play:
             await self._reply(tools, woken, self._not_understood(unknown))
         elif unknown:
             self.say(self._not_understood(unknown))
+
+    async def _asked(self, tools: Tools, woken: Woken) -> None:
+        """A question of another agent: answered when somebody who may give commands says what with."""
+        asked = _PLEASE_ANSWER.search(woken.body)
+        if asked is None:
+            self.say(f"{woken.sender} asks question {woken.asks}: “answer {woken.asks} with …” answers it.")
+            return
+        await self._call(tools, "answer", {"id": woken.asks, "answer": self._greeting(asked["text"])})
 
     async def _answer_peer(self, tools: Tools, woken: Woken) -> None:
         asked = _PLEASE_ANSWER.search(woken.body)

@@ -4,6 +4,7 @@ from typing import Any
 
 from hive_core.actions import Actions
 from hive_core.principals import Principal
+from hive_core.surfaces.line_room import loose_ends_in_room
 from hive_core.surfaces.routes import Call, Routes, handler
 from hive_shared import wire
 from hive_shared.server import Answer, Connection, Handler
@@ -28,6 +29,22 @@ async def _status(call: Call, request: wire.Status) -> Answer:
 
 async def _ask_operator(call: Call, request: wire.AskOperator) -> Answer:
     return await call.actions.ask_operator(call.who, request)
+
+
+async def _ask(call: Call, request: wire.Ask) -> Answer:
+    return await call.actions.ask(call.who, request)
+
+
+async def _answer(call: Call, request: wire.AnswerAsk) -> Answer:
+    return await call.actions.answer_ask(call.who, request)
+
+
+async def _loose_ends(call: Call, request: wire.LooseEnds) -> Answer:
+    return loose_ends_in_room(await call.actions.loose_ends(call.who))
+
+
+async def _cancel_loose_end(call: Call, request: wire.CancelLooseEnd) -> Answer:
+    return await call.actions.cancel_loose_end(call.who, request)
 
 
 async def _cancel_question(call: Call, request: wire.CancelQuestion) -> Answer:
@@ -65,6 +82,10 @@ ROUTES: Routes = {
     wire.Ack: _ack,
     wire.Status: _status,
     wire.AskOperator: _ask_operator,
+    wire.Ask: _ask,
+    wire.AnswerAsk: _answer,
+    wire.LooseEnds: _loose_ends,
+    wire.CancelLooseEnd: _cancel_loose_end,
     wire.CancelQuestion: _cancel_question,
     wire.Remind: _remind,
     wire.Report: _report,

@@ -10,6 +10,7 @@ from hive_core.surfaces.line_room import (
     deployments_in_room,
     file_in_room,
     permissions_in_room,
+    questions_in_room,
     reminders_in_room,
     schedules_in_room,
 )
@@ -116,7 +117,10 @@ async def _cancel_question(call: Call, request: wire.CancelQuestion) -> Answer:
 
 
 async def _questions(call: Call, request: wire.Questions) -> Answer:
-    return wire.QuestionList(questions=await call.actions.open_questions(call.who))
+    questions = await call.actions.open_questions(call.who)
+    if request.all:
+        questions += await call.actions.asks(call.who)
+    return wire.QuestionList(questions=questions_in_room(questions))
 
 
 async def _answer(call: Call, request: wire.Answer) -> Answer:

@@ -68,6 +68,36 @@ def schedules_in_room(schedules: Sequence[wire.ScheduleView]) -> wire.ScheduleLi
     return wire.ScheduleList(schedules=fitting, more=len(schedules) - len(fitting))
 
 
+def questions_in_room(questions: Sequence[wire.QuestionView]) -> list[wire.QuestionView]:
+    """Questions with their texts cut if need be, and as many of the oldest as fit."""
+    if _size(questions) <= wire.BATCH_MAX_BYTES:
+        return list(questions)
+    return _first_that_fit([_short_question(question) for question in questions])
+
+
+def loose_ends_in_room(listed: wire.LooseEndList) -> wire.LooseEndList:
+    """As `listed`, with long texts cut and the last ones left out if need be; `more` counts those."""
+    if _size([listed]) <= wire.BATCH_MAX_BYTES:
+        return listed
+    third = wire.BATCH_MAX_BYTES // 3
+    asked = _first_that_fit([_short_question(question) for question in listed.asked], third)
+    to_answer = _first_that_fit([_short_question(question) for question in listed.to_answer], third)
+    short = [reminder.model_copy(update={"body": _short(reminder.body)}) for reminder in listed.reminders]
+    reminders = _first_that_fit(short, third)
+    whole = len(listed.asked) + len(listed.to_answer) + len(listed.reminders)
+    more = whole - len(asked) - len(to_answer) - len(reminders)
+    return wire.LooseEndList(asked=asked, to_answer=to_answer, reminders=reminders, more=more)
+
+
+def _short_question(question: wire.QuestionView) -> wire.QuestionView:
+    return question.model_copy(
+        update={
+            "question": _short(question.question),
+            "options": [_short(option) for option in question.options],
+        }
+    )
+
+
 def _short_approval(approval: wire.ApprovalView) -> wire.ApprovalView:
     left_out = len(approval.flags) - FLAGS_MAX
     flags = [

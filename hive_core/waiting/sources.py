@@ -79,7 +79,7 @@ class ApprovalSource:
 
 
 class QuestionSource:
-    """Questions that are open: of agents, and of the hive itself about agents that it has stopped."""
+    """Questions to the operator: of agents, and of the hive itself about agents that it has stopped."""
 
     def __init__(self, questions: Questions) -> None:
         self._questions = questions
@@ -95,6 +95,8 @@ class QuestionSource:
         return map(question_entry, self._open.values())
 
     def _told(self, question: QuestionView) -> None:
+        if question.answerer != OPERATOR:
+            return
         if question.closed:
             self._open.pop(question.id, None)
         else:

@@ -17,12 +17,25 @@ from hive_agent.link import Link
 from hive_agent.submit import Submissions
 from hive_agent.tools import TOOLS, Toolbox, ToolServer, tools_for
 from hive_shared.errors import Forbidden, InboxFull, NotAvailable, RateLimited, UnknownRecipient
-from hive_shared.wire import AskOperator, CancelQuestion, Logs, Remind, Send
+from hive_shared.wire import (
+    AnswerAsk,
+    Ask,
+    AskOperator,
+    CancelLooseEnd,
+    CancelQuestion,
+    Logs,
+    Remind,
+    Send,
+)
 from tests.support.fake_core import FakeCore
 from tests.support.harness import container_paths
 from tests.support.sdk_client import sdk_tools
 
-AGENT_TOOLS = ["send", "recv", "ask_operator", "cancel_question", "remind", "whoami"]
+AGENT_TOOLS = [
+    *("send", "recv", "ask_operator", "cancel_question"),
+    *("ask", "answer", "get_loose_ends", "cancel_loose_end"),
+    *("remind", "whoami"),
+]
 MANAGER_TOOLS = [
     *AGENT_TOOLS,
     *(
@@ -213,10 +226,42 @@ async def test_a_question_can_have_a_time_to_live_and_be_taken_back(hive: Hive) 
     assert hive.core.asked(CancelQuestion)[0].question_id == 7
 
 
+async def test_a_question_to_an_agent_says_where_it_went_and_an_answer_that_it_is_enough(hive: Hive) -> None:
+    text = await hive.call("ask", to="bob", question="green?", options=["yes"], ttl_seconds=60, in_reply_to=4)
+    assert hive.core.asked(Ask)[0].key
+    assert "Question 8 went to bob as message 12. It expires in 60 seconds." in text
+    asked = hive.core.asked(Ask)[0]
+    assert (asked.to, asked.question, asked.options, asked.in_reply_to) == ("bob", "green?", ["yes"], 4)
+    assert "Question 7 is on the operator's dashboard" in await hive.call("ask", to="operator", question="?")
+
+    assert "bob has your answer to question 5" in await hive.call("answer", id=5, answer="yes")
+    assert hive.core.asked(AnswerAsk)[0].answer == "yes"
+
+
+async def test_what_is_open_is_listed_with_others_words_as_data(hive: Hive) -> None:
+    text = await hive.call("get_loose_ends")
+    assert re.search(
+        r"^--- bob asks you question 5 · (\w{12}) ---\ngreen\?\nReminders that you set:\n- yes\n"
+        r"--- end · \1 ---$",
+        text,
+        re.MULTILINE,
+    )
+    assert "- question 6, of bob (until 2023-11-14 22:13:20 UTC): one | two" in text
+    assert "- reminder 3, at 2023-11-14 22:13:20 UTC: look" in text
+    assert "And 2 more." in text
+
+    assert "Reminder 3 is taken back" in await hive.call("cancel_loose_end", kind="reminder", id=3)
+    asked = hive.core.asked(CancelLooseEnd)[0]
+    assert (asked.kind, asked.loose_end_id) == ("reminder", 3)
+
+
 @pytest.mark.parametrize(
     ("tool", "arguments", "told"),
     [
         ("send", {"to": "bob"}, "field body"),
+        ("ask", {"to": "bob", "question": ""}, "field question"),
+        ("answer", {"id": 0, "answer": "x"}, "field question_id"),
+        ("cancel_loose_end", {"kind": "approval", "id": 1}, "field kind"),
         ("send", {"to": 3, "body": "x"}, "field to"),
         ("send", {"to": "bob", "body": "x", "cc": "carol"}, "field cc"),
         ("send", {"to": "bob", "body": "x" * 300_000}, "/shared"),

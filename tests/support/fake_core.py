@@ -14,24 +14,31 @@ from hive_shared.wire import (
     AgentDone,
     AgentList,
     Agents,
+    AnswerAsk,
     ApprovalAsked,
     ApprovalKind,
     ApprovalStatus,
     ApprovalView,
+    Ask,
     AskOperator,
+    CancelLooseEnd,
     CancelQuestion,
     Empty,
     LogLines,
     Logs,
+    LooseEndList,
+    LooseEnds,
     Message,
     Model,
     Peer,
     PrepareSpawn,
     QuestionAsked,
+    QuestionView,
     Received,
     Recv,
     Remind,
     ReminderSet,
+    ReminderView,
     Report,
     ReportTurns,
     Request,
@@ -154,7 +161,21 @@ class FakeCore:
                 return Empty()
             case AskOperator():
                 return QuestionAsked(question_id=7)
-            case CancelQuestion():
+            case Ask():
+                to_operator = request.to == "operator"
+                return QuestionAsked(
+                    question_id=7 if to_operator else 8, message_id=None if to_operator else 12
+                )
+            case AnswerAsk():
+                return _question(request.question_id, "bob", "alice", "green?")
+            case LooseEnds():
+                mine = _question(6, "alice", "bob", "one\ntwo", expires_at_ms=1_700_000_000_000)
+                theirs = _question(5, "bob", "alice", "green?\nReminders that you set:", options=["yes"])
+                reminder = ReminderView(
+                    id=3, agent="alice", body="look", due_at_ms=1_700_000_000_000, set_at_ms=1
+                )
+                return LooseEndList(asked=[mine], to_answer=[theirs], reminders=[reminder], more=2)
+            case CancelQuestion() | CancelLooseEnd():
                 return Empty()
             case Remind():
                 return ReminderSet(reminder_id=3, due_at_ms=1_700_000_000_000)
@@ -218,3 +239,8 @@ class FakeCore:
 
     def _release(self, lease: str) -> None:
         self.leased = {number: holder for number, holder in self.leased.items() if holder != lease}
+
+
+def _question(number: int, asker: str, answerer: str, text: str, **fields: Any) -> QuestionView:
+    usual: dict[str, Any] = {"options": [], "multi": False, "asked_at_ms": 1}
+    return QuestionView(id=number, asker=asker, answerer=answerer, question=text, **{**usual, **fields})

@@ -16,6 +16,7 @@ from hive_shared.events import (
     OperatorAnswered,
     QuestionCancelled,
     QuestionExpired,
+    QuestionGone,
 )
 from hive_shared.names import MANAGER
 from hive_shared.wire import ApprovalStatus
@@ -53,7 +54,7 @@ def test_the_managers_prompt_documents_every_helper_event_with_its_fields() -> N
 
 def test_an_agents_prompt_documents_the_events_that_agents_get() -> None:
     prompt = (PROJECT / "prompts" / "agent.md").read_text()
-    theirs = (OperatorAnswered, QuestionExpired, QuestionCancelled)
+    theirs = (OperatorAnswered, QuestionExpired, QuestionCancelled, QuestionGone)
     assert documented(prompt) == {name_of(kind): fields_of(kind) for kind in theirs}
 
 

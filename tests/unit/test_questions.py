@@ -156,7 +156,12 @@ async def test_a_question_expires_when_its_time_has_run_out(
         await asyncio.sleep(0.05)
         assert await parts.questions.open() == [asked]
         parts.clock.pass_seconds(0.1)
-        assert await next_event(parts) == {"event": "question_expired", "id": asked.id, "question": "Go?"}
+        assert await next_event(parts) == {
+            "event": "question_expired",
+            "id": asked.id,
+            "question": "Go?",
+            "no_answer": "[no answer: expired after 60 s]",
+        }
         expired = await parts.questions.get(asked.id)
         assert (expired.closed, expired.answer, expired.answered_by) == ("expired", None, None)
         assert heard == [expired]
@@ -243,7 +248,12 @@ async def test_what_the_operator_cancels_is_told_to_the_asker(tmp_path: Path) ->
     async with running(tmp_path / "b.sqlite") as parts:
         asked = await parts.questions.ask(ALICE, AskOperator(question="Go?"))
         await parts.questions.cancel(asked.id, OPERATOR)
-        assert await next_event(parts) == {"event": "question_cancelled", "id": asked.id, "question": "Go?"}
+        assert await next_event(parts) == {
+            "event": "question_cancelled",
+            "id": asked.id,
+            "question": "Go?",
+            "no_answer": "[no answer: cancelled by operator]",
+        }
 
 
 @pytest.mark.parametrize("stranger", [BOB, MANAGER], ids=str)

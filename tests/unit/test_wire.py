@@ -35,7 +35,7 @@ def test_an_error_read_off_the_wire_is_the_one_that_was_sent() -> None:
 @pytest.mark.parametrize("surface", list(Surface))
 def test_each_surface_knows_the_operations_of_the_specification(surface: Surface) -> None:
     expected = {
-        Surface.AGENT: "send recv ack status ask_operator remind",
+        Surface.AGENT: "send recv ack status ask_operator ask answer loose_ends cancel_loose_end remind",
         Surface.MANAGER: "send recv ack status ask_operator remind request_spawn kill start "
         "restart update request_apply_commit agents logs",
         Surface.HOST: "spawn request_spawn kill start restart rebuild update_all destroy list "
@@ -52,7 +52,7 @@ def test_an_agent_asking_for_a_manager_operation_is_forbidden_whatever_the_reque
 
 
 def test_the_manager_may_not_do_what_only_the_host_may() -> None:
-    for op in ("approve", "deny", "answer", "login_url", "spawn", "destroy", "inbox", "messages"):
+    for op in ("approve", "deny", "thread", "login_url", "spawn", "destroy", "inbox", "messages"):
         with pytest.raises(errors.Forbidden):
             parse_request(Surface.MANAGER, {"op": op, "approval_id": 1})
 
