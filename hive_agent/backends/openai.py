@@ -7,7 +7,8 @@ Set by the agent's environment:
 
 - `OPENAI_BASE_URL`, such as `http://127.0.0.1:11434/v1` (Ollama on this host, if it is not set);
 - `OPENAI_CONTEXT_TOKENS`: a prompt as large as nine tenths of it is compacted first. For servers that cut
-  a long prompt without a word.
+  a long prompt without a word;
+- `OPENAI_SILENCE_SECONDS`: so long an answer may stand still before it counts as broken off.
 
 The key is the one in the agent's `api-key` file, which core writes (`api_key_file`). It is taken out of every
 line and every tool result.
@@ -33,7 +34,7 @@ from hive_agent.backends.base import (
 from hive_agent.backends.claude_command import api_key
 from hive_agent.backends.claude_lines import note_line
 from hive_agent.backends.claude_outcome import Tally, Verdict
-from hive_agent.backends.openai_api import Answer, ApiFailure, Call, ChatApi
+from hive_agent.backends.openai_api import SILENCE_SECONDS, Answer, ApiFailure, Call, ChatApi
 from hive_agent.backends.openai_conversation import INTERRUPTED, Conversation, Message
 from hive_agent.backends.openai_policy import AllowList, Gated, Policy
 from hive_agent.backends.openai_servers import ServerTool, connected
@@ -234,7 +235,7 @@ class _Turn:
             self._tools = await stack.enter_async_context(
                 connected(config.paths, config.environment, lambda text: self._say(note_line(text)))
             )
-            api = await stack.enter_async_context(ChatApi(self._base_url, self._key))
+            api = await stack.enter_async_context(ChatApi(self._base_url, self._key, self._silence_seconds))
             offered = self._offered()
             self._say_begin(offered)
             verdict = await self._until_done(api, offered)
@@ -399,7 +400,7 @@ class _Turn:
         before_tokens = self._backend._context_tokens
         if not paragraphs:
             return Verdict(Outcome.OK, "there is nothing to compact")
-        async with ChatApi(self._base_url, self._key) as api:
+        async with ChatApi(self._base_url, self._key, self._silence_seconds) as api:
             answer = await self._summary(api, paragraphs)
         if not answer.text.strip():
             return Verdict(Outcome.FAILED, "the conversation could not be compacted: the summary is empty")
@@ -464,6 +465,12 @@ class _Turn:
     @property
     def _base_url(self) -> str:
         return self._config.environment.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL
+
+    @property
+    def _silence_seconds(self) -> float:
+        told = self._config.environment.get("OPENAI_SILENCE_SECONDS", "")
+        seconds = int(told) if told.isdecimal() and len(told) < 7 else 0
+        return float(seconds) or SILENCE_SECONDS
 
     def _context_limit(self) -> int:
         told = self._config.environment.get("OPENAI_CONTEXT_TOKENS", "")

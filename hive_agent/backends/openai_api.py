@@ -12,6 +12,7 @@ Facts, from OpenAI's reference and from what Ollama, llama.cpp's server and vLLM
 - Some gateways answer a streamed request with one JSON object; it is read as well.
 """
 
+import asyncio
 import json
 import re
 import time
@@ -26,7 +27,7 @@ from hive_agent.backends.base import Outcome
 from hive_agent.backends.claude_outcome import Verdict
 
 CONNECT_SECONDS = 15.0
-SILENCE_SECONDS = 600.0  # without a byte: a small machine reads a long prompt for minutes
+SILENCE_SECONDS = 600.0  # without a whole line: a small machine reads a long prompt for minutes
 LINE_MAX_BYTES = 1024 * 1024
 ANSWER_MAX_BYTES = 32 * 1024 * 1024  # as it comes over the wire, one JSON object around every token
 TEXT_MAX_CHARACTERS = 1024 * 1024
@@ -76,11 +77,12 @@ class Answer:
 class ChatApi:
     """A client of one API; an async context manager."""
 
-    def __init__(self, base_url: str, key: str | None) -> None:
+    def __init__(self, base_url: str, key: str | None, silence_seconds: float = SILENCE_SECONDS) -> None:
+        self._silence_seconds = silence_seconds
         self._url = base_url.rstrip("/") + "/chat/completions"
         self._client = httpx2.AsyncClient(
             headers={"accept-encoding": "identity"} | ({"authorization": f"Bearer {key}"} if key else {}),
-            timeout=httpx2.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS),
+            timeout=httpx2.Timeout(silence_seconds, connect=CONNECT_SECONDS),
             verify=base_url.startswith("https:"),  # loading certificates takes time and memory
         )
 
@@ -98,9 +100,10 @@ class ChatApi:
                 if response.status_code != 200:
                     raise refusal(response.status_code, response.headers, await _head(response))
                 if "json" in response.headers.get("content-type", ""):
-                    return _whole(await _head(response, ANSWER_MAX_BYTES))
-                return await _streamed(response.aiter_bytes())
-        except httpx2.TimeoutException:
+                    async with asyncio.timeout(self._silence_seconds):
+                        return _whole(await _head(response, ANSWER_MAX_BYTES))
+                return await _streamed(response.aiter_bytes(), self._silence_seconds)
+        except (httpx2.TimeoutException, TimeoutError):
             raise ApiFailure(Outcome.RATE_LIMITED, f"{self._url} does not answer") from None
         except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
             raise ApiFailure(Outcome.FAILED, f"OPENAI_BASE_URL is no address of an API: {error}") from None
@@ -173,19 +176,26 @@ def _whole(body: bytes) -> Answer:
     return reading.answered()
 
 
-async def _streamed(chunks: AsyncIterator[bytes]) -> Answer:
-    """Read server-sent events until `[DONE]`; raises `ApiFailure` if they break off or are too large."""
+async def _streamed(chunks: AsyncIterator[bytes], silence_seconds: float) -> Answer:
+    """Read server-sent events until `[DONE]`; raises `ApiFailure` if they break off or are too large.
+
+    Raises `TimeoutError` when no line was completed for so long: single bytes are no sign of life.
+    """
     reading, held, total_bytes = _Reading(), bytearray(), 0
-    async for chunk in chunks:
-        total_bytes += len(chunk)
-        held += chunk
-        *lines, rest = held.split(b"\n")
-        held = bytearray(rest)
-        if total_bytes > ANSWER_MAX_BYTES or len(held) > LINE_MAX_BYTES:
-            raise ApiFailure(Outcome.FAILED, "the API's answer is too large")
-        for line in lines:
-            if reading.event(bytes(line)):
-                return reading.answered()
+    now = asyncio.get_running_loop().time
+    async with asyncio.timeout(silence_seconds) as silence:
+        async for chunk in chunks:
+            total_bytes += len(chunk)
+            held += chunk
+            *lines, rest = held.split(b"\n")
+            held = bytearray(rest)
+            if total_bytes > ANSWER_MAX_BYTES or len(held) > LINE_MAX_BYTES:
+                raise ApiFailure(Outcome.FAILED, "the API's answer is too large")
+            for line in lines:
+                if reading.event(bytes(line)):
+                    return reading.answered()
+            if lines:
+                silence.reschedule(now() + silence_seconds)
     reading.event(bytes(held))
     return reading.answered()
 

@@ -16,11 +16,12 @@ class AbsentRuntime:
     isolated = False
     owner: int | None = None
 
-    def __init__(self) -> None:
+    def __init__(self, revision: str = "one") -> None:
         self._up: dict[str, bool] = {}
+        self._revision = revision
 
     def revision(self) -> str:
-        return "one"
+        return self._revision
 
     async def build(self, agent: str, tree: Path, log: Callable[[str], None]) -> System:
         log(f"{agent}: nothing to build")

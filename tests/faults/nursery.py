@@ -5,8 +5,8 @@ starts in milliseconds and runs the same code on the same files and sockets. It 
 loop of its own, so forking is safe.
 
 Commands on stdin, one JSON object a line: {"fork": "core" | "harness", "root": …, "agent": …}; the answer is
-the child's pid. `settings` are a daemon's own, `die` is the step at which it dies (`die_at`). Children are
-reaped as they end. When stdin closes, all are killed.
+the child's pid. `settings` are a daemon's own, `revision` is that of its containers, `die` is the step at
+which it dies (`die_at`). Children are reaped as they end. When stdin closes, all are killed.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ from tests.faults.absent_runtime import AbsentRuntime
 PRELOADED = (rehearsal,)  # imported here, so that no child has to
 
 
-async def run_core(root: Path, more: dict[str, Any]) -> None:
+async def run_core(root: Path, more: dict[str, Any], revision: str) -> None:
     """The daemon without containers: their harnesses are forked by the test."""
     settings = core_config.load_settings(
         {
@@ -44,7 +44,7 @@ async def run_core(root: Path, more: dict[str, Any]) -> None:
             **more,
         }
     )
-    await daemon.run(settings, runtime=AbsentRuntime())
+    await daemon.run(settings, runtime=AbsentRuntime(revision))
 
 
 async def run_harness(root: Path, agent: str) -> None:
@@ -71,7 +71,8 @@ def child(command: dict[str, Any]) -> None:
         if "die" in command:
             die_at(command["die"], root)
         core = command["fork"] == "core"
-        main = run_core(root, command.get("settings", {})) if core else run_harness(root, command["agent"])
+        settings, revision = command.get("settings", {}), command.get("revision", "one")
+        main = run_core(root, settings, revision) if core else run_harness(root, command["agent"])
         asyncio.run(main)
     except BaseException:  # the forked copy must not go on as the nursery
         import traceback

@@ -39,10 +39,10 @@ class Core:
         self.pids: list[int] = []
         self._process = process
 
-    async def start(self, *, die: str | None = None, **settings: object) -> None:
+    async def start(self, *, die: str | None = None, revision: str = "one", **settings: object) -> None:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        command = {"fork": "core", "root": str(self.root), "settings": settings}
+        command = {"fork": "core", "root": str(self.root), "settings": settings, "revision": revision}
         if die is not None:
             command["die"] = die
         self._process.stdin.write(json.dumps(command).encode() + b"\n")
@@ -51,10 +51,12 @@ class Core:
         self.pids.append(self.pid)
         await eventually(self.answers, "the daemon answers", every_seconds=0.02)
 
-    async def fork_harness(self, agent: str) -> int:
+    async def fork_harness(self, agent: str, *, die: str | None = None) -> int:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         command = {"fork": "harness", "root": str(self.root), "agent": agent}
+        if die is not None:
+            command["die"] = die
         self._process.stdin.write(json.dumps(command).encode() + b"\n")
         self._process.stdin.flush()
         self.pids.append(int(self._process.stdout.readline()))
@@ -68,6 +70,11 @@ class Core:
 
     async def call(self, request: wire.Request[R]) -> R:
         return await call_once(self.paths.host_socket, request)
+
+    def kill_all(self) -> None:
+        for pid in self.pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def arm(self) -> None:
         (self.root / "armed").touch()
@@ -101,9 +108,7 @@ def nursery() -> Iterator[subprocess.Popen[bytes]]:
 def core(tmp_path: Path, nursery: subprocess.Popen[bytes]) -> Iterator[Core]:
     core = Core(tmp_path / "hive", nursery)
     yield core
-    for pid in core.pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    core.kill_all()
 
 
 async def broken(core: Core) -> list[str]:

@@ -21,6 +21,7 @@ from tests.support.scripted_api import (
     TOO_LONG,
     UNAUTHORISED,
     Answer,
+    Drip,
     Hang,
     Refusal,
     Reply,
@@ -147,8 +148,11 @@ async def test_the_api_key_comes_from_the_agents_file_and_shows_nowhere(agent: A
     assert "the-key-of-alice" not in str(lines)
 
 
-async def test_an_interrupt_ends_the_turn_and_keeps_process_and_conversation(agent: Any) -> None:
-    alice = await agent([Hang(), Reply("still here")])
+@pytest.mark.parametrize("answer", [Hang(), Drip()], ids=["nothing", "a byte at a time"])
+async def test_an_interrupt_ends_the_turn_and_keeps_process_and_conversation(
+    agent: Any, answer: Answer
+) -> None:
+    alice = await agent([answer, Reply("still here")])
     turn = asyncio.create_task(alice.turn("think about it"))
     await alice.asked(1)
     process = alice.backend.process_id

@@ -18,7 +18,7 @@ from hive_agent.backends.openai_conversation import FILE_NAME, INTERRUPTED
 from hive_agent.backends.openai_policy import AllowList, Gated
 from hive_agent.backends.tool_gate import ToolDecision
 from hive_shared.permissions import ToolCall
-from tests.support.chat_api import Called, ChatStandIn, Hang, Raw, Refused, Said, Script, stream
+from tests.support.chat_api import Answer, Called, ChatStandIn, Drip, Hang, Raw, Refused, Said, Script, stream
 from tests.support.claude import AgentFiles, play, running
 
 KEY = "a-key-that-nobody-may-see-1234"
@@ -274,14 +274,24 @@ async def test_an_interrupt_kills_the_command_and_the_session_goes_on(agent: Any
     assert alice.results == [INTERRUPTED]
 
 
-async def test_an_interrupt_ends_an_answer_that_does_not_come(agent: Any) -> None:
-    alice = await agent([Hang(), Said("Here.")])
+@pytest.mark.parametrize("answer", [Hang(), Drip()], ids=["nothing", "a byte at a time"])
+async def test_an_interrupt_ends_an_answer_that_does_not_come(agent: Any, answer: Answer) -> None:
+    alice = await agent([answer, Said("Here.")])
     turn = asyncio.create_task(alice.turn())
     async with asyncio.timeout(30):
         while not alice.api.requests:
             await asyncio.sleep(0.01)
     assert await alice.backend.interrupt()
     assert (await turn)[0].outcome is Outcome.CANCELLED
+
+
+@pytest.mark.parametrize("answer", [Hang(), Drip()], ids=["nothing", "a byte at a time"])
+async def test_an_answer_that_stands_still_has_broken_off(agent: Any, answer: Answer) -> None:
+    alice = await agent([answer, Said("Here.")], environment={"OPENAI_SILENCE_SECONDS": "1"})
+    result, _ = await alice.turn()
+    assert result.outcome is Outcome.RATE_LIMITED
+    assert "does not answer" in result.note
+    assert (await alice.turn())[0].outcome is Outcome.OK
 
 
 async def test_a_turn_does_not_go_on_for_ever(agent: Any) -> None:

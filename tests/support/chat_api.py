@@ -141,7 +141,11 @@ class Hang:
     """Headers, and then nothing."""
 
 
-Answer = Said | Refused | Raw | Hang
+class Drip:
+    """An event that never ends, a byte at a time."""
+
+
+Answer = Said | Refused | Raw | Hang | Drip
 Script = Sequence[Answer] | Callable[[dict[str, Any]], Answer]
 
 
@@ -208,6 +212,11 @@ class ChatStandIn:
             case Hang():
                 self._begin(writer, 200, "text/event-stream")
                 await asyncio.sleep(3600)
+            case Drip():
+                self._begin(writer, 200, "text/event-stream")
+                while not writer.is_closing():
+                    await _send(writer, b"x", 1)
+                    await asyncio.sleep(0.05)
 
     def _begin(
         self, writer: asyncio.StreamWriter, status: int, kind: str, more: dict[str, str] | None = None

@@ -91,7 +91,12 @@ class Hang:
     """No answer at all: the connection stays open until the API is closed or the peer leaves."""
 
 
-Answer = Reply | Refusal | Hang
+@dataclass(frozen=True)
+class Drip:
+    """An answer that begins and then comes a byte at a time, without an end."""
+
+
+Answer = Reply | Refusal | Hang | Drip
 
 UNAUTHORISED = Refusal(401, "authentication_error", "invalid x-api-key")
 TOO_LONG = Refusal(400, "invalid_request_error", "prompt is too long: 250000 tokens > 200000 maximum")
@@ -240,6 +245,8 @@ class ScriptedApi:
         match answer:
             case Hang():
                 await asyncio.Event().wait()
+            case Drip():
+                await _drip(writer)
             case Refusal():
                 _refuse(writer, answer)
             case Reply():
@@ -249,6 +256,16 @@ class ScriptedApi:
                     _send(writer, 200, _event_stream(message), kind="text/event-stream")
                 else:
                     _send(writer, 200, json.dumps(message).encode())
+
+
+async def _drip(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 Scripted\r\ncontent-type: text/event-stream\r\n\r\n")
+    first = {"type": "message_start", "message": _message(Reply(), "slow", 1)}
+    writer.write(f"event: message_start\ndata: {json.dumps(first)}\n\nevent: ".encode())
+    while not writer.is_closing():
+        writer.write(b"x")
+        await writer.drain()
+        await asyncio.sleep(0.05)
 
 
 async def _read_head(reader: asyncio.StreamReader) -> tuple[str, str, dict[str, str]] | None:
