@@ -18,6 +18,7 @@ from hive_agent.backends.claude import ClaudeBackend
 from hive_agent.backends.claude_lines import LINE_MAX_BYTES, NOTE_SUBTYPE
 from hive_shared.errors import BadRequest, Conflict
 from tests.support.claude import AgentFiles, fake_claude, play, running
+from tests.support.fake_claude import STREAM
 
 
 @pytest.fixture
@@ -83,6 +84,25 @@ async def test_a_process_that_dies_in_the_turn_is_told_with_its_last_words_witho
     assert "cut short" in lines[-1]["result"]
     (note,) = notes(lines)
     assert "ended with code 7: fatal: key [redacted] and [redacted] are no good" in note
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["between lines", "in a line"])
+@pytest.mark.parametrize("lines", range(len(STREAM)))
+async def test_a_process_killed_after_any_line_leaves_a_turn_that_ends_once(
+    backend_that: Any, lines: int, half: bool
+) -> None:
+    result, told = await play(backend_that(f"{'half' if half else 'whole'}-{lines}").run_turn("hello"))
+    assert result.outcome is Outcome.OK
+    assert [line["type"] for line in told].count("result") == 1
+    assert "hello" in told[-1]["result"], "another process took the turn over"
+    assert "cut short" in told[-1]["result"], "the model has to know that the work may be half done"
+    (note,) = [text for text in notes(told) if "ended" in text]
+    assert "ended with code 137" in note
+
+
+async def test_a_process_killed_after_its_result_has_ended_the_turn(backend_that: Any) -> None:
+    result, told = await play(backend_that(f"whole-{len(STREAM)}").run_turn("hello"))
+    assert (result.outcome, told[-1]["result"]) == (Outcome.OK, "Done.")
 
 
 async def test_what_the_cli_asks_is_answered(backend_that: Any) -> None:

@@ -95,6 +95,37 @@ def dying() -> None:
     os._exit(7)
 
 
+STREAM: list[dict[str, Any]] = [
+    {"type": "system", "subtype": "init", "session_id": SESSION_ID},
+    {"type": "assistant", "message": {"content": [{"type": "thinking", "thinking": "Let me see."}]}},
+    {"type": "assistant", "message": {"content": [{"type": "text", "text": "I look."}]}},
+    {
+        "type": "assistant",
+        "message": {
+            "content": [{"type": "tool_use", "id": "t1", "name": "Bash", "input": {"command": "ls"}}]
+        },
+    },
+    {
+        "type": "user",
+        "message": {"content": [{"type": "tool_result", "tool_use_id": "t1", "content": "a file"}]},
+    },
+    {"type": "assistant", "message": {"content": [{"type": "text", "text": "Done."}]}},
+    {"type": "result", "subtype": "success", "is_error": False, "result": "Done.", "total_cost_usd": 0.0},
+]
+
+
+def dies_after(lines: int, *, half: bool) -> None:
+    """Prints so many lines of a turn, perhaps the half of the next one, and is gone."""
+    hear_prompt()
+    for line in STREAM[:lines]:
+        say(line)
+    if half:
+        text = json.dumps(STREAM[lines])
+        sys.stdout.write(text[: len(text) // 2])
+        sys.stdout.flush()
+    os.kill(os.getpid(), 9)
+
+
 def asking() -> None:
     """Asks for permission, and goes on only when it is answered."""
     hear_prompt()
@@ -148,7 +179,11 @@ def main() -> None:
     if arguments[:2] == ["auth", "login"]:
         login()
     elif "--input-format" in arguments:
-        globals()[behaviour]()
+        name, _, number = behaviour.partition("-")
+        if number:
+            dies_after(int(number), half=name == "half")
+        else:
+            globals()[behaviour]()
     else:
         cold_turn()
 
