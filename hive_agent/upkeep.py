@@ -1,4 +1,4 @@
-"""Keeps a long conversation usable and cheap, between two messages (docs/decisions/0014).
+"""Keeps a long conversation usable and cheap, between two messages (docs/decisions/0016).
 
 - Over the watermark `compact_at`: notes are saved in a turn of the harness's own, then it is compacted.
 - Over `reset_at`, where that is set: notes are saved while the prompt cache is still warm. A message that

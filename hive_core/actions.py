@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from hive_core.activity import Activity
@@ -30,6 +31,7 @@ from hive_core.floods import Floods
 from hive_core.lifecycle import Lifecycle
 from hive_core.loop_breaker import LoopBreaker, stopped_by
 from hive_core.message_search import Found, match_of
+from hive_core.notes import list_notes, read_note
 from hive_core.permissions import Permissions
 from hive_core.prepared import is_prepared
 from hive_core.principals import Kind, Principal
@@ -52,7 +54,7 @@ from hive_core.waiting.sources import (
     QuestionSource,
 )
 from hive_shared import wire
-from hive_shared.errors import Conflict, HiveError, NotAvailable, Unavailable
+from hive_shared.errors import Conflict, HiveError, NotAvailable, Unavailable, UnknownAgent
 from hive_shared.events import Destroyed, HelperEvent, Killed, NeedsLogin, Rebuilt
 from hive_shared.names import MANAGER, OPERATOR, SYSTEM, check_agent_name
 from hive_shared.wire import ApprovalStatus
@@ -82,6 +84,12 @@ class LoginDesk(Protocol):
     async def end_session(self, session_id: str) -> None: ...
 
     async def logout_all(self) -> int: ...
+
+
+class PageDesk(Protocol):
+    """Who asks harnesses for what their pages can ask for; part of the web."""
+
+    async def new_session(self, who: Principal, name: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -143,6 +151,7 @@ class Actions:
             parts.feed,
         )
         self.login_desk: LoginDesk | None = None  # set by the daemon once the web stands
+        self.page_desk: PageDesk | None = None  # likewise
         self.notify_test: Callable[[], Awaitable[list[wire.NotifyOutcome]]] | None = None  # likewise
         self.measured: Callable[[], Awaitable[str]] | None = None  # likewise
         self.beat_seconds = wire.Reported().again_seconds  # between two words of a harness
@@ -497,6 +506,31 @@ class Actions:
         authorize(who, Operation.FOLLOW_LOGS, name)
         self.registry.require(name)
         return self.lifecycle.runtime.follow(name, lines)
+
+    # --- what agents wrote down, and their conversations -----------------------
+
+    async def notes(self, who: Principal, name: str) -> wire.NoteList:
+        """The notes of an agent, destroyed ones with their state kept included; raises `UnknownAgent`."""
+        authorize(who, Operation.READ_NOTES, name)
+        return await asyncio.to_thread(list_notes, self._state_of(name))
+
+    async def note(self, who: Principal, name: str, path: str) -> wire.NoteText:
+        """What one of them says; raises `UnknownAgent`, `BadRequest`, `NotFound`."""
+        authorize(who, Operation.READ_NOTES, name)
+        return await asyncio.to_thread(read_note, self._state_of(name), path)
+
+    async def new_session(self, who: Principal, name: str) -> wire.Empty:
+        """The agent's next turn begins a new conversation; raises what `PageDesk` does."""
+        authorize(who, Operation.NEW_SESSION, name)
+        if self.registry.require(name).kept:
+            raise UnknownAgent(f"agent {name} was destroyed; revive it on the dashboard", field="name")
+        if self.page_desk is None:
+            raise NotAvailable("this hive runs without its pages; nobody can ask a harness")
+        await self.page_desk.new_session(who, name)
+        return wire.Empty()
+
+    def _state_of(self, name: str) -> Path:
+        return self.lifecycle.paths.state(self.registry.require(name).name)
 
     # --- questions ----------------------------------------------------------
 

@@ -63,6 +63,8 @@ class Operation(StrEnum):
     CHANGE_SCHEDULES = "change_schedules"
     READ_INBOX = "read_inbox"
     READ_MESSAGES = "read_messages"
+    READ_NOTES = "read_notes"
+    NEW_SESSION = "new_session"
     LIST_WAITING = "list_waiting"
     DISMISS = "dismiss"
     NOTIFY_TEST = "notify_test"
@@ -131,6 +133,8 @@ ALLOWED: dict[Operation, frozenset[Kind]] = {
     Operation.CHANGE_SCHEDULES: _OPERATOR,
     Operation.READ_INBOX: _OPERATOR,
     Operation.READ_MESSAGES: _OPERATOR,
+    Operation.READ_NOTES: _OPERATOR,
+    Operation.NEW_SESSION: _OPERATOR,
     Operation.LIST_WAITING: _OPERATOR,
     Operation.DISMISS: _OPERATOR,
     Operation.NOTIFY_TEST: _OPERATOR,
@@ -203,6 +207,9 @@ OPERATION_OF: dict[type[wire.Request[Any]], Operation] = {
     wire.RunSchedule: Operation.CHANGE_SCHEDULES,
     wire.Inbox: Operation.READ_INBOX,
     wire.Messages: Operation.READ_MESSAGES,
+    wire.Notes: Operation.READ_NOTES,
+    wire.ReadNote: Operation.READ_NOTES,
+    wire.NewSession: Operation.NEW_SESSION,
     wire.Thread: Operation.READ_MESSAGES,
     wire.Waiting: Operation.LIST_WAITING,
     wire.Dismiss: Operation.DISMISS,

@@ -25,6 +25,7 @@ from hive_core.cli_command import (
     shared_options,
 )
 from hive_core.cli_diff import Sheet
+from hive_core.cli_notes import new_session, notes
 from hive_core.cli_pager import put_paged
 from hive_core.cli_permissions import permissions
 from hive_core.cli_schedules import reminders, schedules
@@ -232,6 +233,10 @@ def logs(
 
 
 # --- messages and questions -------------------------------------------------
+
+
+_command("notes", _LOOKING)(notes)
+_command("new-session", _AGENTS)(new_session)
 
 
 @_command("send", _TALKING)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from io import StringIO
 from typing import TYPE_CHECKING, Any, TextIO
 
-from hive_core.cli_words import about, age, kind, moment, short, size, subject, until, what
+from hive_core.cli_words import about, age, context, kind, moment, short, size, subject, until, what
 from hive_core.terminal_text import clean, clean_line, dump_json, fold
 from hive_shared import wire
 from hive_shared.status_words import words_of
@@ -187,6 +187,7 @@ def _agent_notes(agent: wire.AgentView) -> list[str]:
     if agent.report.backend:
         model = agent.report.model if agent.report.model != agent.report.backend else ""
         notes.append(f"{agent.report.backend} {model}".strip())
+    notes += filter(None, [context(agent.report)])
     if agent.commit:
         notes.append(f"runs {short(agent.commit)}")
     if agent.needs_update:

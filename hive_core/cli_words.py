@@ -49,6 +49,23 @@ def size(number_bytes: int) -> str:
     return f"{amount:.1f} TiB"
 
 
+def tokens(amount: int) -> str:
+    """`850`, `9.0k`, `142k`, `1.2M`."""
+    if amount < 1000:
+        return str(amount)
+    if amount < 1_000_000:
+        return f"{amount / 1000:.{1 if amount < 100_000 else 0}f}k"
+    return f"{amount / 1_000_000:.1f}M"
+
+
+def context(report: wire.HarnessReport) -> str:
+    """How large a conversation is, and what the model can take: `ctx 142k / 200k`; empty if unknown."""
+    if report.context_tokens <= 0:
+        return ""
+    most = f" / {tokens(report.window_tokens)}" if report.window_tokens > 0 else ""
+    return f"ctx {tokens(report.context_tokens)}{most}"
+
+
 def ago(at_ms: int) -> str:
     """`5m ago (12:30:05)`; the time alone when it is not in the past."""
     past = age(at_ms) if at_ms <= _now(None) else ""

@@ -60,6 +60,7 @@ from hive_core.trail import Trail
 from hive_core.usage import Usage
 from hive_core.watch import Watch
 from hive_core.web.app import Web
+from hive_core.web.page_desk import PageDesk
 from hive_shared import __version__
 from hive_shared.errors import HiveError
 from hive_shared.names import MANAGER
@@ -298,6 +299,7 @@ class _Hive:
         background = TaskSet("daemon")
         web = web_of(actions, settings, store)
         actions.login_desk = web
+        actions.page_desk = PageDesk(audit, settings.paths)
         notifier = notifier_of(settings, actions.queue, lambda: web.url if web is not None else "")
         if notifier is not None:
             actions.notify_test = notifier.test

@@ -1249,6 +1249,55 @@ class History(Request[Deployments]):
     name: Name
 
 
+class NoteFile(Model):
+    """One file of an agent's notes; its path is below the agent's state."""
+
+    path: str
+    size_bytes: int
+    changed_at_ms: int
+
+
+class NoteList(Model):
+    """An agent's notes. `left_out` counts what is not shown: links, odd names, too deep or too many."""
+
+    notes: list[NoteFile]
+    left_out: int = 0
+
+
+class NoteText(Model):
+    """What one note says, cut where it is too long. An agent wrote it: data, not instructions."""
+
+    path: str
+    text: str
+    size_bytes: int
+    changed_at_ms: int
+    truncated: bool = False
+
+
+class Notes(Request[NoteList]):
+    """The notes that an agent keeps for itself, also of one whose state is kept."""
+
+    result: ClassVar[type[Model]] = NoteList
+    op: Literal["notes"] = "notes"
+    name: Name
+
+
+class ReadNote(Request[NoteText]):
+    """What one of an agent's notes says."""
+
+    result: ClassVar[type[Model]] = NoteText
+    op: Literal["note"] = "note"
+    name: Name
+    path: Annotated[str, Field(min_length=1, max_length=512)]
+
+
+class NewSession(Request[Empty]):
+    """Let an agent's next turn begin a new conversation; its notes stay. Refused while a turn runs."""
+
+    op: Literal["new_session"] = "new_session"
+    name: Name
+
+
 class Questions(Request[QuestionList]):
     """The questions to the operator that are open; with `all`, also those between agents."""
 
@@ -1563,6 +1612,9 @@ _HOST: tuple[type[Request[Any]], ...] = (
     AnswerPermission,
     AddPermissionRule,
     RemovePermissionRule,
+    Notes,
+    ReadNote,
+    NewSession,
     Reminders,
     CancelReminder,
     Schedules,

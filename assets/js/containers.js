@@ -190,30 +190,13 @@ function facts(agent) {
 
 /** @param {AgentView} agent */
 function actions(agent) {
-  const logs = h(
-    "button",
-    {
-      type: "button",
-      class: "button",
-      "data-action": "logs",
-      "data-agent": agent.name,
-      "aria-label": `Logs of ${agent.name}`,
-    },
-    leet("≡ L0GS"),
-  );
-  const history = h(
-    "button",
-    {
-      type: "button",
-      class: "button",
-      "data-action": "history",
-      "data-agent": agent.name,
-      "aria-label": `History of ${agent.name}`,
-    },
-    leet("↶ H1ST0RY"),
-  );
+  const reading = [
+    opener(agent, "logs", "≡ L0GS", "Logs"),
+    opener(agent, "notes", "✎ N0T3S", "Notes"),
+    opener(agent, "history", "↶ H1ST0RY", "History"),
+  ];
   if (inFlight(agent.state)) {
-    return [logs, history]; // reading is always possible; the pill above tells what is under way
+    return reading; // that is always possible; the pill above tells what is under way
   }
   const running = agent.state === "running";
   const isAgent = agent.role !== "manager";
@@ -231,8 +214,7 @@ function actions(agent) {
         "data-yes": "Stop",
       }),
     button(agent, "rebuild", "↻ R3BU1LD", "Rebuild"),
-    logs,
-    history,
+    ...reading,
     isAgent && h("span", { class: "spacer" }),
     isAgent &&
       button(agent, "destroy", "DESTR0Y", "Destroy", {
@@ -250,6 +232,12 @@ function actions(agent) {
         "data-danger": true,
       }),
   ];
+}
+
+/** Opens the side panel. @param {AgentView} agent @param {string} view @param {string} label @param {string} plain */
+function opener(agent, view, label, plain) {
+  const about = { "data-action": view, "data-agent": agent.name, "aria-label": `${plain} of ${agent.name}` };
+  return h("button", { type: "button", class: "button", ...about }, leet(label));
 }
 
 /**

@@ -1,4 +1,4 @@
-/** The side panel: an agent's log, what it ran, a build's output or diff, or who is logged in. */
+/** The side panel: an agent's log, its notes, what it ran, a build's output or diff, or who is logged in. */
 
 import { getJson } from "./api.js";
 import { draw as drawBuildLog, logPlace, wantBuildLog } from "./build_log.js";
@@ -6,13 +6,14 @@ import { readDiff } from "./decided_diff.js";
 import { one, setText, show } from "./dom.js";
 import { showHistory } from "./history.js";
 import { closeLog, followed, openLog, takeLogView } from "./log_view.js";
+import { readNotes } from "./notes.js";
 import { showSessions } from "./sessions.js";
 import { plural } from "./text.js";
 
 const BUILD_LINES = 2000;
 
 /** `of`: an agent's name, or an approval's number.
- * @typedef {{view: "logs"|"history"|"build-log"|"diff"|"sessions", of: string}} Opened */
+ * @typedef {{view: "logs"|"notes"|"history"|"build-log"|"diff"|"sessions", of: string}} Opened */
 
 /** @type {Opened|null} */
 let opened = null;
@@ -24,6 +25,7 @@ const panel = () => one("#panel");
 /** @type {Record<Opened["view"], (of: string) => string>} */
 const TITLES = {
   logs: (of) => `Log of ${of}`,
+  notes: (of) => `Notes of ${of}`,
   history: (of) => `History of ${of}`,
   "build-log": (of) => `Build log of #${of}`,
   diff: (of) => `Diff of #${of}`,
@@ -33,6 +35,7 @@ const TITLES = {
 /** Where each view is drawn. @type {Record<Opened["view"], string>} */
 const PLACES = {
   logs: "#panel-log",
+  notes: "#panel-notes",
   history: "#panel-history",
   "build-log": "#panel-body",
   diff: "#panel-body",
@@ -43,6 +46,7 @@ const PLACES = {
  * @type {Record<Opened["view"], (of: string) => Promise<() => void>>} */
 const READ = {
   logs: () => Promise.resolve(() => {}),
+  notes: readNotes,
   "build-log": (of) => Promise.resolve(() => showBuildLog(Number(of))),
   diff: async (of) => {
     const put = await readDiff(of);

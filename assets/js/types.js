@@ -45,6 +45,9 @@
  * @typedef {{approval_id: number, commit: string, message: string, deployed_at_ms: number|null,
  *   approved_by: string|null, running: boolean, rollback: boolean}} Deployment
  *
+ * @typedef {{path: string, size_bytes: number, changed_at_ms: number}} NoteFile
+ * @typedef {{path: string, text: string, size_bytes: number, changed_at_ms: number, truncated: boolean}} NoteText
+ *
  * @typedef {{id: string, created_at_ms: number, last_seen_ms: number, ends_at_ms: number,
  *   client: string}} SessionView
  *

@@ -180,6 +180,18 @@ async def _run_schedule(call: Call, request: wire.RunSchedule) -> Answer:
     return await call.actions.run_schedule(call.who, request.schedule_id)
 
 
+async def _notes(call: Call, request: wire.Notes) -> Answer:
+    return await call.actions.notes(call.who, request.name)
+
+
+async def _note(call: Call, request: wire.ReadNote) -> Answer:
+    return await call.actions.note(call.who, request.name, request.path)
+
+
+async def _new_session(call: Call, request: wire.NewSession) -> Answer:
+    return await call.actions.new_session(call.who, request.name)
+
+
 async def _send(call: Call, request: wire.Send) -> Answer:
     return await call.actions.send(call.who, request)
 
@@ -289,6 +301,9 @@ ROUTES: Routes = {
     wire.AnswerPermission: _answer_permission,
     wire.AddPermissionRule: _add_permission_rule,
     wire.RemovePermissionRule: _remove_permission_rule,
+    wire.Notes: _notes,
+    wire.ReadNote: _note,
+    wire.NewSession: _new_session,
     wire.Reminders: _reminders,
     wire.CancelReminder: _cancel_reminder,
     wire.Schedules: _schedules,

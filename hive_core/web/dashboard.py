@@ -105,6 +105,14 @@ def _add_reading(
     async def thread(message_id: Id, who: Operator) -> Response:
         return json_response((await actions.thread(who, message_id)).model_dump(mode="json"))
 
+    @router.get("/api/agents/{name}/notes")
+    async def notes(name: str, who: Operator) -> Response:
+        return json_response(await actions.notes(who, name))
+
+    @router.get("/api/agents/{name}/notes/{path:path}")
+    async def note(name: str, path: str, who: Operator) -> Response:
+        return json_response(await actions.note(who, name, path))
+
     @router.get("/api/activity")
     async def activity(
         who: Operator,

@@ -196,6 +196,13 @@ async def message_of_alice(hive: WholeHive) -> Fields:
     return {"ids": sent["ids"], "max": 100}
 
 
+async def note_of_alice(hive: WholeHive) -> Fields:
+    state = hive.paths.state("alice")
+    state.mkdir(parents=True, exist_ok=True)
+    (state / "notes.md").write_text(SECRET)
+    return {"name": "alice", "path": "notes.md"}
+
+
 async def turn_that_ended(hive: WholeHive) -> Fields:
     return {"turns": [{"key": hive.fresh_name().encode().hex().zfill(16), "ended_at_ms": 1, "outcome": "ok"}]}
 
@@ -285,6 +292,9 @@ WIRE = [
     Op("inbox", YES, NO, NO, NO),
     Op("messages", YES, NO, NO, NO),
     Op("thread", YES, NO, NO, NO, message_to_read),
+    Op("notes", YES, NO, NO, NO, given(name="alice")),
+    Op("note", YES, NO, NO, NO, note_of_alice),
+    Op("new_session", YES, NO, NO, NO, given(name="alice")),
     Op("waiting", YES, NO, NO, NO),
     Op("dismiss", YES, NO, NO, NO, failed_spawn),
     Op("notify_test", YES, NO, NO, NO),
@@ -351,6 +361,8 @@ WEB = [
     Route("GET", "/api/approvals/{approval_id}/diff", part(waiting_commit, "approval_id")),
     Route("GET", "/api/approvals/{approval_id}/log", part(deployed_commit, "approval_id")),
     Route("GET", "/api/agents/{name}/history", ALICE),
+    Route("GET", "/api/agents/{name}/notes", ALICE),
+    Route("GET", "/api/agents/{name}/notes/{path:path}", part(note_of_alice, "name", "path")),
     Route("GET", "/metrics", part(nothing)),
     Route("GET", "/api/sessions", part(nothing)),
     Route("POST", "/approve/{approval_id}", part(waiting_commit, "approval_id", commit="{commit}")),

@@ -18,6 +18,7 @@ from tests.browser.mock_hive import (
     harness_state,
     hive_status,
     message,
+    note,
     now_ms,
     question,
 )
@@ -107,8 +108,8 @@ def busy_hive() -> MockHive:
     hive.hive = hive_status(agents=6, running=4)
     report = {"since_ms": now_ms() - 73_000, "backend": "claude", "model": "sonnet"}
     for view in (
-        agent_view("hm1nd", since_ms=ago, report=report | {"badge": "thinking"}, unread=2),
-        agent_view("alice", since_ms=ago, commit=SHA[3], report=report | {"badge": "idle", "model": "opus"}),
+        agent_view("hm1nd", since_ms=ago, report=report | {"badge": "thinking", "context_tokens": 142_300, "window_tokens": 200_000}, unread=2),
+        agent_view("alice", since_ms=ago, commit=SHA[3], report=report | {"badge": "idle", "model": "opus", "context_tokens": 171_000, "window_tokens": 200_000}),
         agent_view("bob", port=8431, since_ms=ago, needs_update=True, report=report | {"badge": "needs_login"}),
         agent_view("carol", port=8712, since_ms=ago, unread=3, report=report | {"badge": "rate_limited", "note": "5-hour limit"}),
         agent_view("dave", port=8333, state="rebuilding"),
@@ -137,6 +138,14 @@ def busy_hive() -> MockHive:
         11: list(BUILD),
         8: [*BUILD[:6], "\x1b[31merror:\x1b[0m agent.nix:12: memoryMax takes a size"],
     }
+    hive.notes["alice"] = [
+        note(
+            "notes.md",
+            "# What I am working on\n\nRelease notes of 0.1.0, for the operator (message 31).\n- done: the list of changes, from the tags\n- next: ask bob for the screenshots\n\nDecided: one page, no table. The betas are left out (question 3).",
+        ),
+        note("notes/release-0.1.0.md", "v0.1.0 · 214 commits since v0.1.0-beta.3"),
+        note("notes/how to build.md", "nix build .#notes"),
+    ]
     hive.deployments["alice"] = [
         deployment(5, SHA[3], "agent: opus, and git", running=True, approved_by="operator (session ab12)", deployed_at_ms=ago),
         deployment(4, SHA[2], "agent: a reviewer's tools", approved_by="operator (session ab12)", deployed_at_ms=ago - 26 * 3600_000),

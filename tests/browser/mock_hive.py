@@ -34,6 +34,9 @@ from hive_shared.wire import (
     FileDiff,
     HiveStatus,
     Message,
+    NoteFile,
+    NoteList,
+    NoteText,
     QuestionView,
     WaitingEntry,
     WaitingList,
@@ -137,6 +140,11 @@ def waiting_list(entries: list[dict[str, Any]]) -> dict[str, Any]:
     ).model_dump(mode="json")
 
 
+def note(path: str, text: str, **more: Any) -> dict[str, Any]:
+    fields = {"path": path, "text": text, "size_bytes": len(text), "changed_at_ms": now_ms() - 90_000}
+    return NoteText.model_validate(fields | more).model_dump(mode="json")
+
+
 def deployment(id: int, commit: str, message: str = "", **more: Any) -> dict[str, Any]:
     fields = {"approval_id": id, "commit": commit, "message": message, "deployed_at_ms": now_ms()}
     return Deployment(**(fields | more)).model_dump(mode="json")
@@ -147,7 +155,8 @@ def harness_state(name: str, **more: Any) -> dict[str, Any]:
         "name": name, "role": "agent", "label": name, "backend": "claude", "backend_label": "Claude Code",
         "is_model": True, "model": "sonnet", "models": ["haiku", "opus", "sonnet"], "badge": "idle",
         "since_ms": now_ms(), "note": "", "resumes_at_ms": None, "unread": 0, "turn": None, "last_turn": None,
-        "context_tokens": 0, "window_tokens": 0, "login": {"needed": False, "stage": "none", "url": None, "message": ""},
+        "context_tokens": 0, "window_tokens": 0,
+        "login": {"needed": False, "stage": "none", "url": None, "message": ""},
         "warm": True, "isolation": "bubblewrap", "operator_pronouns": "they/them", "seq": 0, "storing": True,
     }  # fmt: skip
     return fields | more
@@ -209,6 +218,7 @@ class MockHive:
         self.diffs: dict[tuple[int, str], list[dict[str, Any]]] = {}  # by approval and base
         self.build_logs: dict[int, list[str]] = {}
         self.deployments: dict[str, list[dict[str, Any]]] = {}
+        self.notes: dict[str, list[dict[str, Any]]] = {}  # by agent: what `note` answers
         self.gets: list[str] = []  # what was asked about approvals and histories
         self.held_gets: asyncio.Event | None = None  # while unset, those wait for it
         self.harnesses: dict[str, Harness] = {"hm1nd": Harness("hm1nd")}
@@ -382,6 +392,8 @@ class MockHive:
             Route("/api/approvals/{id:int}/diff", self._guard(self._diff)),
             Route("/api/approvals/{id:int}/log", self._guard(self._build_log)),
             Route("/api/agents/{name}/history", self._guard(self._deployments)),
+            Route("/api/agents/{name}/notes", self._guard(self._notes)),
+            Route("/api/agents/{name}/notes/{path:path}", self._guard(self._note)),
             Route("/api/sessions", self._guard(self._sessions)),
             Route("/messages/stream", self._guard(self._stream)),
             Route("/agents/{name}/api/agent", self._guard(self._agent)),
@@ -512,6 +524,18 @@ class MockHive:
     async def _deployments(self, request: Request) -> Response:
         await self._noted(request)
         return JSONResponse({"deployments": self.deployments.get(request.path_params["name"], [])})
+
+    async def _notes(self, request: Request) -> Response:
+        kept = self.notes.get(request.path_params["name"], [])
+        files = [NoteFile.model_validate(note) for note in kept]
+        return JSONResponse(NoteList(notes=files, left_out=2 if kept else 0).model_dump(mode="json"))
+
+    async def _note(self, request: Request) -> Response:
+        path = request.path_params["path"]
+        for note in self.notes.get(request.path_params["name"], []):
+            if note["path"] == path:
+                return JSONResponse(NoteText.model_validate(note).model_dump(mode="json"))
+        return error(404, "not_found", f"{path!r} is not read: it is a link")
 
     async def _stream(self, request: Request) -> Response:
         position = request.headers.get("last-event-id", "")

@@ -77,6 +77,8 @@ def test_system_is_never_a_caller(operation: Operation) -> None:
         Operation.LOGIN,
         Operation.READ_DASHBOARD,
         Operation.READ_MESSAGES,
+        Operation.READ_NOTES,
+        Operation.NEW_SESSION,
         Operation.READ_INBOX,
     ],
 )

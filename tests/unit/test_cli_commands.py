@@ -271,6 +271,21 @@ REQUESTS = [
         wire.MessageThread(messages=[message(1, "hello"), message(2, "yes", in_reply_to=1)], cut=True),
     ),
     (["waiting"], wire.Waiting(), wire.WaitingList(entries=[LOGIN_WAITS], total=1)),
+    (
+        ["notes", "alice"],
+        wire.Notes(name="alice"),
+        wire.NoteList(
+            notes=[wire.NoteFile(path="notes.md", size_bytes=2000, changed_at_ms=1)], left_out=3
+        ),
+    ),
+    (
+        ["notes", "alice", "notes/plan.md"],
+        wire.ReadNote(name="alice", path="notes/plan.md"),
+        wire.NoteText(
+            path="notes/plan.md", text="build\n", size_bytes=200_000, changed_at_ms=1, truncated=True
+        ),
+    ),
+    (["new-session", "alice"], wire.NewSession(name="alice"), wire.Empty()),
     (["dismiss", "3"], wire.Dismiss(approval_id=3), wire.Empty()),
     (["schedules", "list"], wire.Schedules(), wire.ScheduleList(schedules=[SCHEDULE])),
     (
