@@ -20,6 +20,8 @@ import { showOutage, takeOutage } from "./outage.js";
 import { refreshPanel, refreshSessions, takePanel } from "./panel.js";
 import { renderPermissions } from "./permissions.js";
 import { closedWithout, renderQuestions } from "./questions.js";
+import { renderScheduleAgents, takeScheduleForm } from "./schedule_form.js";
+import { renderSchedules } from "./schedules.js";
 import { takeBell, tellNew } from "./notify.js";
 import { takeCopying } from "./sha.js";
 import { follow } from "./stream.js";
@@ -42,12 +44,14 @@ const RENDER = {
   agents: (now) => {
     renderContainers(now);
     renderRecipients(now);
+    renderScheduleAgents(now);
     renderFilter(now);
     renderApprovals(now); // a diff is against what its agent runs
   },
   tombstones: renderTombstones,
   questions: renderQuestions,
   permissions: renderPermissions,
+  schedules: renderSchedules,
   inbox: renderInbox,
   approvals: (now) => {
     renderApprovals(now);
@@ -220,6 +224,7 @@ takeKeys();
 takeFlow();
 takePanel();
 takeCopying();
+takeScheduleForm();
 takeApprovals(() => render(["approvals"]));
 keepAges();
 keepDrafts();

@@ -12,7 +12,10 @@ const ACTIVITY_MAX = 200;
 
 export const UNRESOLVED = new Set(["pending", "approved", "building"]);
 
-/** @typedef {"waiting"|"hive"|"agents"|"tombstones"|"approvals"|"questions"|"permissions"|"inbox"|"messages"|"activity"} Part */
+/**
+ * @typedef {"waiting"|"hive"|"agents"|"tombstones"|"approvals"|"questions"|"permissions"|"schedules"|
+ *   "inbox"|"messages"|"activity"} Part
+ */
 
 /** Which parts an event of a kind changes. @type {Record<string, Part[]>} */
 const TOUCHES = {
@@ -23,6 +26,8 @@ const TOUCHES = {
   approval: ["approvals"],
   question: ["questions"],
   permission: ["permissions"],
+  reminder: ["schedules"],
+  schedule: ["schedules"],
   hive: ["hive"],
   waiting: ["waiting"],
   activity: ["activity"],
@@ -40,6 +45,8 @@ export class HiveState {
     this.approvals = snapshot.approvals;
     this.questions = snapshot.questions;
     this.permissions = snapshot.permissions ?? [];
+    this.reminders = snapshot.reminders ?? [];
+    this.schedules = snapshot.schedules ?? [];
     this.inbox = newestFirst(snapshot.inbox).slice(0, INBOX_MAX);
     this.messages = newestFirst(snapshot.messages);
     /** Newest first. @type {AuditEntry[]} */
@@ -79,6 +86,12 @@ export class HiveState {
         break;
       case "permission":
         this.permissions = upsert(this.permissions, data, "id").filter((each) => !each.closed);
+        break;
+      case "reminder":
+        this.reminders = upsert(this.reminders, data, "id").filter((each) => !each.closed).sort(soonestFirst);
+        break;
+      case "schedule":
+        this.schedules = upsert(this.schedules, data, "id").filter((each) => !each.removed).sort(byAgent);
         break;
       case "activity":
         if (this.activity[0]?.id >= data.id) return [];
@@ -161,6 +174,16 @@ function upsert(list, item, key) {
 function managerFirst(a, b) {
   if (a.role !== b.role) return a.role === "manager" ? -1 : 1;
   return a.name < b.name ? -1 : 1;
+}
+
+/** @param {import("./types.js").ReminderView} a @param {import("./types.js").ReminderView} b */
+function soonestFirst(a, b) {
+  return a.due_at_ms - b.due_at_ms || a.id - b.id;
+}
+
+/** @param {import("./types.js").ScheduleView} a @param {import("./types.js").ScheduleView} b */
+function byAgent(a, b) {
+  return a.agent === b.agent ? a.id - b.id : a.agent < b.agent ? -1 : 1;
 }
 
 /** @param {{answer: string|null, closed?: string}} question */

@@ -66,6 +66,13 @@
  *   closed: ""|"allowed"|"denied"|"expired"|"withdrawn", scope: "once"|"session"|"always"|null, message: string,
  *   answered_at_ms: number|null, answered_by: string|null}} PermissionView
  *
+ * @typedef {{id: number, agent: string, body: string, truncated: boolean, due_at_ms: number, set_at_ms: number,
+ *   closed: ""|"delivered"|"cancelled"|"dropped"}} ReminderView
+ * @typedef {{id: number, agent: string, cron: string, timezone: string, body: string, means: string,
+ *   made_at_ms: number, made_by: string, paused: ""|"operator"|"purged"|"over"|"broken",
+ *   next_runs_ms: number[], last_at_ms: number|null, last_outcome: ""|"sent"|"skipped",
+ *   last_message_id: number|null, missed: number, removed: boolean}} ScheduleView
+ *
  * @typedef {{version: string, host: string, pid: number, started_at_ms: number, dashboard_url: string,
  *   runtime: string, isolation: string, limits: string, backend: string, state_root: string, run_root: string,
  *   agents: number, running: number, pending_approvals: number, open_questions: number,
@@ -77,7 +84,8 @@
  * @typedef {{agent: string, first: number, lines: string[], ended: string}} LogNews
  *
  * @typedef {{position: string, hive: HiveStatus, agents: AgentView[], tombstones: AgentView[],
- *   approvals: ApprovalView[], questions: QuestionView[], permissions: PermissionView[], waiting: WaitingList,
+ *   approvals: ApprovalView[], questions: QuestionView[], permissions: PermissionView[],
+ *   reminders: ReminderView[], schedules: ScheduleView[], waiting: WaitingList,
  *   inbox: Message[], messages: Message[], activity: AuditEntry[], session: string}} Snapshot
  *
  * @typedef {{message_id: number|null, started_at_ms: number, duration_ms: number, input_tokens: number,

@@ -21,6 +21,8 @@ from tests.browser.mock_hive import (
     note,
     now_ms,
     question,
+    reminder,
+    schedule,
 )
 
 MINUTE_MS = 60_000
@@ -151,6 +153,12 @@ def busy_hive() -> MockHive:
         deployment(4, SHA[2], "agent: a reviewer's tools", approved_by="operator (session ab12)", deployed_at_ms=ago - 26 * 3600_000),
         deployment(2, SHA[1], "first configuration", approved_by="operator", deployed_at_ms=ago - 50 * 3600_000),
     ]  # fmt: skip
+    hive.schedules = [
+        schedule(1, agent="hm1nd", body="Write me a summary of yesterday: what was done, and what waits for me.", last_at_ms=ago, last_outcome="sent", last_message_id=17),
+        schedule(2, body="Look whether the build is green.", last_at_ms=ago, last_outcome="skipped", last_message_id=18, missed=3),
+        schedule(3, agent="mallory", paused="purged", next_runs_ms=[]),
+    ]  # fmt: skip
+    hive.reminders = [reminder(4, "ask bob again"), reminder(5, "read the <b>log</b> of the night")]
     hive.messages = _messages()
     hive.activity = _activity()
     hive.logs = {name: LOG.splitlines() for name in hive.agents}

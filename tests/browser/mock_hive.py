@@ -10,6 +10,7 @@ import json
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
@@ -22,7 +23,9 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from hive_core.agent_status import Facts, derive
+from hive_core.cron import Cron
 from hive_core.web.headers import SECURITY_HEADERS
+from hive_shared.errors import BadRequest
 from hive_shared.events import EventKind, LiveEvent
 from hive_shared.wire import (
     AgentView,
@@ -38,6 +41,8 @@ from hive_shared.wire import (
     NoteList,
     NoteText,
     QuestionView,
+    ReminderView,
+    ScheduleView,
     WaitingEntry,
     WaitingList,
 )
@@ -46,6 +51,8 @@ ASSETS = Path(__file__).resolve().parents[2] / "assets"
 CODE, KEY, COOKIE = "one-time-code", "the-key", "the-session"
 SESSION = "0a1b2c3d"
 HEADERS = {**dict(SECURITY_HEADERS), "cache-control": "no-store"}
+# Thursday, Friday, and the Monday after the clocks have changed.
+THREE_MORNINGS = list(islice(Cron("0 9 * * mon-fri", "Europe/Berlin").after(1_919_030_400_000), 3))
 CLOSE = None  # ends a stream where it is told to a subscriber
 T = TypeVar("T")
 
@@ -210,6 +217,8 @@ class MockHive:
         self.approvals: list[dict[str, Any]] = []
         self.questions: list[dict[str, Any]] = []
         self.permissions: list[dict[str, Any]] = []
+        self.reminders: list[dict[str, Any]] = []
+        self.schedules: list[dict[str, Any]] = []
         self.messages: list[dict[str, Any]] = []
         self.logs: dict[str, list[str]] = {}
         self.activity: list[dict[str, Any]] = []
@@ -395,6 +404,7 @@ class MockHive:
             Route("/api/agents/{name}/notes", self._guard(self._notes)),
             Route("/api/agents/{name}/notes/{path:path}", self._guard(self._note)),
             Route("/api/sessions", self._guard(self._sessions)),
+            Route("/api/schedule-preview", self._guard(self._preview)),
             Route("/messages/stream", self._guard(self._stream)),
             Route("/agents/{name}/api/agent", self._guard(self._agent)),
             Route("/agents/{name}/api/state", self._guard(self._agent_state)),
@@ -460,12 +470,23 @@ class MockHive:
                     each for each in self.questions if each["answer"] is None and not each["closed"]
                 ],
                 "permissions": self.permissions,
+                "reminders": self.reminders,
+                "schedules": self.schedules,
                 "inbox": [each for each in self.messages if each["to"] == "operator"][-50:],
                 "messages": self.messages[-200:],
                 "activity": self.activity[-50:],
                 "session": SESSION,
             }
         )
+
+    async def _preview(self, request: Request) -> Response:
+        query = request.query_params
+        try:
+            when = Cron(query["cron"], query["timezone"])
+        except BadRequest as refused:
+            return error(400, "bad_request", refused.message, refused.field)
+        runs = list(islice(when.after(now_ms()), 3))
+        return JSONResponse({"means": when.means, "next_runs_ms": runs})
 
     async def _search(self, request: Request) -> Response:
         await self._noted(request)
@@ -605,8 +626,29 @@ class MockHive:
         return JSONResponse({"ok": True, "note": ""})
 
 
-def error(status: int, code: str, text: str) -> Response:
-    return JSONResponse({"error": {"code": code, "message": text}}, status)
+def schedule(id: int, **more: Any) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "agent": "alice",
+        "cron": "0 9 * * mon-fri",
+        "timezone": "Europe/Berlin",
+        "body": "write a summary",
+        "means": "At 09:00 on Monday through Friday",
+        "made_at_ms": now_ms(),
+        "made_by": "operator",
+        "next_runs_ms": THREE_MORNINGS,
+        **more,
+    }
+    return ScheduleView(id=id, **fields).model_dump(mode="json")
+
+
+def reminder(id: int, body: str) -> dict[str, Any]:
+    times = {"due_at_ms": now_ms() + 3_600_000, "set_at_ms": now_ms()}
+    return ReminderView(id=id, agent="alice", body=body, **times).model_dump(mode="json")
+
+
+def error(status: int, code: str, text: str, field: str | None = None) -> Response:
+    told = {"code": code, "message": text}
+    return JSONResponse({"error": told if field is None else {**told, "field": field}}, status)
 
 
 def events(hello: str, past: list[str], listeners: list[asyncio.Queue[str | None]] | None) -> Response:
