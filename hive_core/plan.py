@@ -151,12 +151,13 @@ def code_binds() -> list[Bind]:
 def _tools(system: LocalSystem) -> dict[str, str]:
     """What of the agent's tools its configuration says, as its harness reads it (`hive_agent/config.py`)."""
     servers = {name: server.model_dump(mode="json") for name, server in system.extra_mcp_servers.items()}
-    policy = system.permissions
+    policy, context = system.permissions, system.context
     values: dict[str, object] = {
         "HIVE_EXTRA_MCP": servers or None,
         "HIVE_ALLOWED_TOOLS": system.allowed_tools,
         "HIVE_BASH_ALLOW": system.bash_allow,
         "HIVE_PERMISSIONS": policy.model_dump(mode="json") if policy is not None else None,
+        "HIVE_CONTEXT": context.model_dump(mode="json") if context is not None else None,
     }
     return {name: json.dumps(value) for name, value in values.items() if value is not None}
 

@@ -137,6 +137,7 @@ def _built(options: Options, log: Log, machine: Machine) -> LocalSystem:
         allowed_tools=allowed,
         bash_allow=bash,
         permissions=options.permissions(list(servers)),
+        context=options.context(),
         limits=limits,
         not_honoured=tuple(others),
     )
@@ -185,6 +186,15 @@ def _tell_settings(system: LocalSystem, tools: Sequence[str], log: Log) -> None:
         log(f"denied: {_shown(', '.join(system.permissions.deny)) or 'nothing by itself'}")
         rest = "the operator is asked" if system.permissions.default == "ask" else "is denied"
         log(f"any other tool call: {rest}")
+    if system.context is not None:
+        log(f"its conversation is compacted at {_mark(system.context.compact_at)}")
+        log(f"and begun anew, once it is cold, at {_mark(system.context.reset_at)}")
+
+
+def _mark(watermark: float) -> str:
+    if watermark == 0:
+        return "no size"
+    return f"{watermark:.0%} of the model's context" if watermark < 1 else f"{watermark:,.0f} tokens"
 
 
 def _tell_packages(programs: Programs, log: Log) -> None:

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 from pydantic import ValidationError
 
@@ -20,6 +20,13 @@ from hive_core.nix_module.programs import PACKAGE_MAKERS, is_library, program_of
 from hive_core.nix_module.values import Fault, NixPath, Package, Thunk, Unknown, Value, kind_of
 from hive_shared.agent_options import MODEL_NAME, ExtraMcpServer, check_pattern, check_tool, check_variable
 from hive_shared.backends import BACKENDS
+from hive_shared.context_options import (
+    CACHE_SECONDS_MAX,
+    CACHE_SECONDS_MIN,
+    WANTED,
+    ContextOptions,
+    is_watermark,
+)
 from hive_shared.errors import BadRequest
 from hive_shared.permissions import ASK_TIMEOUT_MAX_SECONDS, PermissionOptions
 
@@ -36,6 +43,9 @@ HONOURED: Final = (
     "hyperhive.permissions.deny",
     "hyperhive.permissions.default",
     "hyperhive.permissions.askTimeoutSeconds",
+    "hyperhive.context.compactAt",
+    "hyperhive.context.resetAt",
+    "hyperhive.context.cacheSeconds",
     "hyperhive.limits.memoryMax",
     "hyperhive.limits.tasksMax",
     "hyperhive.limits.cpuQuota",
@@ -71,7 +81,7 @@ class Options:
 
     def check_names(self) -> None:
         """Raises `Fault` for an option of ours that does not exist: a typing error must not go unnoticed."""
-        for around in ((), ("limits",), ("permissions",)):
+        for around in ((), ("limits",), ("permissions",), ("context",)):
             path = ("hyperhive", *around)
             known = {option.split(".")[len(path)] for option in HONOURED if option.startswith(".".join(path))}
             for name in self._names(path):
@@ -141,6 +151,17 @@ class Options:
             return PermissionOptions.model_validate(named)
         except ValidationError as error:
             raise Fault(self._place(path), f"hyperhive.permissions: {error.errors()[0]['msg']}") from None
+
+    def context(self) -> ContextOptions | None:
+        """None unless one of its options is set: then the others have their defaults."""
+        path = ("hyperhive", "context")
+        set_ones = {
+            "compact_at": self._one((*path, "compactAt"), _watermark("compactAt")),
+            "reset_at": self._one((*path, "resetAt"), _watermark("resetAt")),
+            "cache_seconds": self._one((*path, "cacheSeconds"), _cache_seconds),
+        }
+        named = {name: value for name, value in set_ones.items() if value is not None}
+        return ContextOptions.model_validate(named) if named else None
 
     def packages(self) -> Programs:
         packages: dict[str, None] = {}
@@ -375,6 +396,23 @@ def _timeout(value: Value, place: Place | None) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
         what = f"a whole number of seconds, at most {most}"
         raise _wrong(place, "hyperhive.permissions.askTimeoutSeconds", what, value)
+    return value
+
+
+def _watermark(name: str) -> Callable[[Value, Place | None], float]:
+    def read(value: Value, place: Place | None) -> float:
+        if not is_watermark(value):
+            raise _wrong(place, f"hyperhive.context.{name}", WANTED, value)
+        return cast(float, value)
+
+    return read
+
+
+def _cache_seconds(value: Value, place: Place | None) -> int:
+    least, most = CACHE_SECONDS_MIN, CACHE_SECONDS_MAX
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        what = f"a whole number of seconds, {least} to {most}"
+        raise _wrong(place, "hyperhive.context.cacheSeconds", what, value)
     return value
 
 

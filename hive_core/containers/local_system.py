@@ -13,6 +13,7 @@ from hive_core.containers.base import System
 from hive_core.untrusted import write_file
 from hive_shared.agent_options import ExtraMcpServer
 from hive_shared.backends import BackendName
+from hive_shared.context_options import ContextOptions
 from hive_shared.errors import HiveError
 from hive_shared.paths import HostPaths
 from hive_shared.permissions import PermissionOptions
@@ -56,6 +57,7 @@ class LocalSystem(BaseModel):
     allowed_tools: tuple[str, ...] | None = None
     bash_allow: tuple[str, ...] | None = None
     permissions: PermissionOptions | None = None
+    context: ContextOptions | None = None
     limits: LocalLimits = LocalLimits()
     not_honoured: tuple[str, ...] = ()  # options that are set and mean nothing here
 

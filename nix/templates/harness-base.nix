@@ -68,6 +68,7 @@ let
       HIVE_ALLOWED_TOOLS = lib.mapNullable builtins.toJSON cfg.allowedTools;
       HIVE_BASH_ALLOW = lib.mapNullable builtins.toJSON cfg.bashAllow;
       HIVE_PERMISSIONS = lib.mapNullable builtins.toJSON cfg.system.permissions;
+      HIVE_CONTEXT = lib.mapNullable builtins.toJSON cfg.system.context;
     };
 
   # NixOS quotes the values of a unit's environment, and leaves systemd's specifiers (%h) as they are.

@@ -77,6 +77,24 @@ let
       };
     in
     if said == { } then null else said;
+  # The same, with the names of hive_shared.context_options.ContextOptions.
+  context =
+    let
+      said = lib.filterAttrs (_: value: value != null) {
+        compact_at = cfg.context.compactAt;
+        reset_at = cfg.context.resetAt;
+        cache_seconds = cfg.context.cacheSeconds;
+      };
+    in
+    if said == { } then null else said;
+  isWatermark =
+    value:
+    value == 0
+    || (value >= 0.1 && value <= 0.95)
+    || (value >= 10000 && value <= 10000000 && builtins.floor value == builtins.ceil value);
+  watermark =
+    own.called "share of the context from 0.1 to 0.95, tokens (10000 or more), or 0 for never"
+      (types.addCheck types.number isWatermark);
   rulesOf = name: if cfg.permissions.${name} == null then [ ] else cfg.permissions.${name};
   wrongRules = lib.filter (rule: !(isTool rule || isMcpTool rule)) (rulesOf "allow" ++ rulesOf "deny");
   secrets = lib.concatMap (one: lib.filter isSecret (lib.attrNames one.env)) (
@@ -159,6 +177,25 @@ in
         type = types.nullOr (types.ints.between 1 2592000);
         default = null;
         description = "Seconds after which a request that nobody has answered is denied. Null: it waits.";
+      };
+    };
+    context = {
+      compactAt = mkOption {
+        type = types.nullOr watermark;
+        default = null;
+        example = 120000;
+        description = "How large the agent's conversation is compacted, after its notes are saved. Null: 0.75.";
+      };
+      resetAt = mkOption {
+        type = types.nullOr watermark;
+        default = null;
+        example = 0.3;
+        description = "How large a conversation is begun anew with the next message, once the provider's cache of it is cold. Null: never.";
+      };
+      cacheSeconds = mkOption {
+        type = types.nullOr (types.ints.between 60 86400);
+        default = null;
+        description = "How long after its last use the provider keeps a prompt in its cache. Null: 300.";
       };
     };
     limits = {
@@ -258,7 +295,7 @@ in
       extra_mcp_servers = cfg.extraMcpServers;
       allowed_tools = cfg.allowedTools;
       bash_allow = cfg.bashAllow;
-      inherit permissions;
+      inherit permissions context;
       limits = {
         memory_max_bytes = lib.mapNullable own.bytesOf cfg.limits.memoryMax;
         tasks_max = cfg.limits.tasksMax;

@@ -11,6 +11,7 @@ from hive_agent.boot import mcp_config
 from hive_agent.config import HarnessConfig
 from hive_agent.harness import backend_config
 from hive_shared.agent_options import ExtraMcpServer
+from hive_shared.context_options import ContextOptions
 from hive_shared.errors import BadRequest
 
 GIT = {"command": "uvx", "args": ["mcp-server-git"], "env": {"GIT_PAGER": "cat"}}
@@ -102,3 +103,13 @@ def test_bad_values_are_refused_at_the_start(variables: dict[str, Any], said: st
 
 def test_what_core_says_of_tools_is_not_handed_to_the_backends_programs() -> None:
     assert config(HIVE_EXTRA_MCP={"git": GIT}, HIVE_BASH_ALLOW=["git *"]).environment == {}
+
+
+def test_when_a_conversation_is_made_shorter_comes_from_core() -> None:
+    assert config().context == ContextOptions()
+    assert config(HIVE_CONTEXT={"compact_at": 0, "reset_at": 0.3}).context == ContextOptions(
+        compact_at=0, reset_at=0.3
+    )
+    for wrong in ({"compact_at": 7}, {"compacts_at": 0}, {"cache_seconds": 1}, [], "nothing"):
+        with pytest.raises(BadRequest, match="HIVE_CONTEXT is wrong"):
+            config(HIVE_CONTEXT=wrong)

@@ -11,6 +11,7 @@ from hive_core.containers.base import BuildFailed
 from hive_core.containers.local_build import Machine, build_local
 from hive_core.containers.local_options import HONOURED
 from hive_core.containers.local_system import LocalLimits, LocalSystem, read_system, write_system
+from hive_shared.context_options import ContextOptions
 from hive_shared.errors import HiveError
 from hive_shared.paths import HostPaths
 from hive_shared.permissions import PermissionOptions
@@ -127,6 +128,14 @@ def test_a_policy_has_defaults_once_any_of_it_is_set(bench: Bench) -> None:
     system = bench.build(f"{{ ... }}: {{ hyperhive.permissions = {said}; }}")
     assert system.permissions == PermissionOptions(allow=("Read",), default="deny", ask_timeout_seconds=60)
     assert bench.build("{ ... }: { }").permissions is None
+
+
+def test_when_a_conversation_is_made_shorter_may_be_a_share_or_tokens(bench: Bench) -> None:
+    system = bench.build("{ ... }: { hyperhive.context = { compactAt = 120000; resetAt = 0.3; }; }")
+    assert system.context == ContextOptions(compact_at=120_000, reset_at=0.3, cache_seconds=300)
+    system = bench.build("{ ... }: { hyperhive.context = { compactAt = 0; cacheSeconds = 3600; }; }")
+    assert system.context == ContextOptions(compact_at=0, cache_seconds=3600)
+    assert bench.build("{ ... }: { }").context is None
 
 
 def test_the_log_says_it_all_in_words(bench: Bench) -> None:
@@ -264,6 +273,10 @@ def test_no_secret_in_git(bench: Bench) -> None:
         ('hyperhive.permissions.allow = [ "*" ];', "tool '*' is not known"),
         ('hyperhive.permissions.default = "allow";', 'must be "ask" or "deny"'),
         ("hyperhive.permissions.askTimeoutSeconds = 0;", "a whole number of seconds"),
+        ("hyperhive.context.compactAt = 1;", "a share of the context"),
+        ("hyperhive.context.resetAt = true;", "a share of the context"),
+        ("hyperhive.context.cacheSeconds = 5;", "60 to 86400"),
+        ("hyperhive.context.compact = 1;", "there is no option hyperhive.context.compact"),
         ("hyperhive.permissions.allowed = [ ];", "there is no option hyperhive.permissions.allowed"),
         ('hyperhive = { bashAllow = [ "a" ]; allowedTools = [ ]; };', "bashAllow narrows the tool Bash"),
         ("hyperhive.extraMcpServers = [ ];", "hyperhive.extraMcpServers must be a set; this is a list"),
