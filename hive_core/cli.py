@@ -103,7 +103,7 @@ def _deployed_ids(context: typer.Context, incomplete: str) -> list[tuple[str, st
 
 
 def _question_ids(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
-    found = _for_completion(context, wire.Questions())
+    found = _for_completion(context, wire.Questions(all=True))
     asked = found.questions if found else []
     return _numbers([(question.id, f"of {clean_line(question.asker)}") for question in asked], incomplete)
 
@@ -294,9 +294,14 @@ def thread(
 
 
 @_command("questions", _TALKING)
-def questions(hive: Hive) -> None:
+def questions(
+    hive: Hive,
+    everything: Annotated[
+        bool, typer.Option("--all", "-a", help="Also those that agents asked each other.")
+    ] = False,
+) -> None:
     """Show the questions that agents asked you and that are open."""
-    hive.show(wire.Questions(), cli_output.questions)
+    hive.show(wire.Questions(all=everything), cli_output.questions)
 
 
 QuestionId = Annotated[
@@ -316,7 +321,7 @@ def answer(
         typer.Argument(metavar="TEXT", help="The answer; '-' or nothing reads standard input."),
     ] = None,
 ) -> None:
-    """Answer a question; the agent gets it as a message."""
+    """Answer a question, also one that was put to another agent; who asked gets it as a message."""
     request = wire.Answer(question_id=question_id, answer=_text_or_input(text))
     hive.show(request, cli_output.done(f"question {question_id} answered"))
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from hive_core.cli_words import about, age, context, kind, moment, short, size, subject, until, what
 from hive_core.terminal_text import clean, clean_line, dump_json, fold
 from hive_shared import wire
+from hive_shared.names import OPERATOR
 from hive_shared.status_words import words_of
 
 if TYPE_CHECKING:
@@ -348,8 +349,10 @@ def questions(result: wire.QuestionList) -> None:
 
 
 def _question(question: wire.QuestionView) -> str:
+    whom = "" if question.answerer == OPERATOR else f" {clean_line(question.answerer)}"
+    who = f"#{question.id} {clean_line(question.asker)} asks{whom}"
     lines = [
-        f"#{question.id} {clean_line(question.asker)} asks · {moment(question.asked_at_ms)}{_open(question)}",
+        f"{who} · {moment(question.asked_at_ms)}{_open(question)}",
         _indented(question.question),
     ]
     mark = "[ ]" if question.multi else "-"

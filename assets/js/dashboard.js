@@ -4,6 +4,7 @@ import { newsOf, renderActivity, takeActivity } from "./activity.js";
 import { isIsolated, isRehearsal } from "./agent_words.js";
 import { ApiError, getJson, here, keepKey, postForm } from "./api.js";
 import { isResolved, renderApprovals, takeApprovals } from "./approvals.js";
+import { renderAsks } from "./asks.js";
 import { forgetBuildLogs, takeBuildLog } from "./build_log.js";
 import { showConnection } from "./connection.js";
 import { renderContainers } from "./containers.js";
@@ -17,7 +18,7 @@ import { followed, takeLog } from "./log_view.js";
 import { takeKeys } from "./keyboard.js";
 import { announce, toast } from "./notices.js";
 import { showOutage, takeOutage } from "./outage.js";
-import { refreshPanel, refreshSessions, takePanel } from "./panel.js";
+import { refreshPanel, refreshSessions, refreshThread, takePanel } from "./panel.js";
 import { renderPermissions } from "./permissions.js";
 import { closedWithout, renderQuestions } from "./questions.js";
 import { renderScheduleAgents, takeScheduleForm } from "./schedule_form.js";
@@ -50,6 +51,7 @@ const RENDER = {
   },
   tombstones: renderTombstones,
   questions: renderQuestions,
+  asks: renderAsks,
   permissions: renderPermissions,
   schedules: renderSchedules,
   inbox: renderInbox,
@@ -166,7 +168,10 @@ function onEvent(event) {
   if (event.type === "log") takeLog(data);
   const parts = state.apply(event.type, data, event.id);
   if (parts.length === 0) return;
-  if (event.type === "message") pulseBanner();
+  if (event.type === "message") {
+    pulseBanner();
+    refreshThread(data);
+  }
   tell(event.type, data);
   render(parts);
   look();

@@ -6,6 +6,7 @@ import { bodyOf, metaOf, systemBody } from "./messages.js";
 import { syncList } from "./morph.js";
 import { announce, toast } from "./notices.js";
 import { foundBody, HistorySearch } from "./search.js";
+import { inThreads, threadLine } from "./thread.js";
 
 /** @typedef {import("./types.js").Message} Message */
 /** @typedef {import("./hive_state.js").HiveState} HiveState */
@@ -25,7 +26,8 @@ export function renderFlow(state) {
   if (shown !== state) exhausted = false; // a new snapshot begins anew
   shown = state;
   const messages = search.active ? search.results(state.messages) : state.messages;
-  syncList(one("#flow-list"), messages, (message) => message.id, row);
+  const entries = inThreads(messages, state.messages);
+  syncList(one("#flow-list"), entries, (entry) => entry.message.id, row);
   setText(one("#flow-count"), search.active ? search.status(messages.length) : String(messages.length));
   one("#flow-list").setAttribute("aria-busy", String(search.stage === "looking"));
   show(one("#no-flow"), messages.length === 0 && search.stage !== "looking");
@@ -57,9 +59,10 @@ export function renderFilter(state) {
   );
 }
 
-/** @param {Message} message */
-function row(message) {
-  return h("li", { class: "message" }, metaOf(message), body(message));
+/** @param {import("./thread.js").Entry} entry */
+function row(entry) {
+  const { message } = entry;
+  return h("li", { class: "message" }, metaOf(message), threadLine(entry), body(message));
 }
 
 /** @param {Message} message */

@@ -13,7 +13,7 @@ const ACTIVITY_MAX = 200;
 export const UNRESOLVED = new Set(["pending", "approved", "building"]);
 
 /**
- * @typedef {"waiting"|"hive"|"agents"|"tombstones"|"approvals"|"questions"|"permissions"|"schedules"|
+ * @typedef {"waiting"|"hive"|"agents"|"tombstones"|"approvals"|"questions"|"asks"|"permissions"|"schedules"|
  *   "inbox"|"messages"|"activity"} Part
  */
 
@@ -25,6 +25,7 @@ const TOUCHES = {
   tombstones: ["tombstones"],
   approval: ["approvals"],
   question: ["questions"],
+  ask: ["asks"],
   permission: ["permissions"],
   reminder: ["schedules"],
   schedule: ["schedules"],
@@ -44,6 +45,7 @@ export class HiveState {
     this.tombstones = snapshot.tombstones;
     this.approvals = snapshot.approvals;
     this.questions = snapshot.questions;
+    this.asks = snapshot.asks ?? []; // between agents
     this.permissions = snapshot.permissions ?? [];
     this.reminders = snapshot.reminders ?? [];
     this.schedules = snapshot.schedules ?? [];
@@ -83,6 +85,9 @@ export class HiveState {
         break;
       case "question":
         this.questions = upsert(this.questions, data, "id").filter(isOpen);
+        break;
+      case "ask":
+        this.asks = upsert(this.asks, data, "id").filter(isOpen);
         break;
       case "permission":
         this.permissions = upsert(this.permissions, data, "id").filter((each) => !each.closed);

@@ -5,6 +5,7 @@ import { h, leet, one, setText, show } from "./dom.js";
 import { errorPlace } from "./forms.js";
 import { bodyOf, metaOf } from "./messages.js";
 import { syncList } from "./morph.js";
+import { inThreads, threadLine } from "./thread.js";
 
 /** @typedef {import("./types.js").Message} Message */
 /** @typedef {import("./hive_state.js").HiveState} HiveState */
@@ -29,7 +30,8 @@ export function renderInbox(state) {
   const { inbox } = state;
   newest = inbox[0]?.id ?? 0;
   const fresh = inbox.filter((message) => message.id > seen()).length;
-  syncList(one("#inbox-list"), whole ? inbox : inbox.slice(0, SHORT_LIST), (message) => message.id, row);
+  const entries = inThreads(whole ? inbox : inbox.slice(0, SHORT_LIST), state.messages);
+  syncList(one("#inbox-list"), entries, (entry) => entry.message.id, row);
   setText(one("#inbox-count"), fresh > 0 ? `${fresh} new` : String(inbox.length));
   one("#inbox-count").classList.toggle("hot", fresh > 0);
   show(one("#no-inbox"), inbox.length === 0);
@@ -61,13 +63,15 @@ export function renderRecipients(state) {
   );
 }
 
-/** @param {Message} message */
-function row(message) {
+/** @param {import("./thread.js").Entry} entry */
+function row(entry) {
+  const { message } = entry;
   const answerable = message.sender !== "system" && message.sender !== "operator";
   return h(
     "li",
     { class: message.id > markedFrom ? "message fresh" : "message" },
     metaOf(message),
+    threadLine(entry),
     bodyOf(message.body),
     answerable &&
       h(

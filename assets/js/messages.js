@@ -66,6 +66,11 @@ function parseEvent(body) {
 }
 
 /** @param {Message} message */
+function answered({ sender, answers }) {
+  return `${sender === "system" ? "about" : "answers"} question #${answers}`;
+}
+
+/** @param {Message} message */
 export function metaOf(message) {
   return h(
     "p",
@@ -77,7 +82,9 @@ export function metaOf(message) {
     message.broadcast
       ? h("span", { class: "who who-all", title: `delivered to ${message.to}` }, `${message.to} (all)`)
       : who(message.to),
-    message.in_reply_to !== null && h("span", { class: "hint" }, ` ↩ #${message.in_reply_to}`),
+    (message.asks ?? message.answers) !== null && " ",
+    message.asks !== null && h("span", { class: "chip info" }, `asks question #${message.asks}`),
+    message.answers !== null && h("span", { class: "chip info" }, answered(message)),
     h("span", { class: "hint" }, ` #${message.id} · `, ageOf(message.sent_at_ms)),
   );
 }

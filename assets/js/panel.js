@@ -1,4 +1,4 @@
-/** The side panel: an agent's log, its notes, what it ran, a build's output or diff, or who is logged in. */
+/** The side panel: a thread, an agent's log, its notes, what it ran, a build's output or diff, or who is logged in. */
 
 import { getJson } from "./api.js";
 import { draw as drawBuildLog, logPlace, wantBuildLog } from "./build_log.js";
@@ -9,11 +9,12 @@ import { closeLog, followed, openLog, takeLogView } from "./log_view.js";
 import { readNotes } from "./notes.js";
 import { showSessions } from "./sessions.js";
 import { plural } from "./text.js";
+import { continuesThread, showThread } from "./thread.js";
 
 const BUILD_LINES = 2000;
 
-/** `of`: an agent's name, or an approval's number.
- * @typedef {{view: "logs"|"notes"|"history"|"build-log"|"diff"|"sessions", of: string}} Opened */
+/** `of`: an agent's name, or the number of an approval or a message.
+ * @typedef {{view: "logs"|"notes"|"history"|"build-log"|"diff"|"sessions"|"thread", of: string}} Opened */
 
 /** @type {Opened|null} */
 let opened = null;
@@ -30,6 +31,7 @@ const TITLES = {
   "build-log": (of) => `Build log of #${of}`,
   diff: (of) => `Diff of #${of}`,
   sessions: () => "Browsers that are logged in",
+  thread: (of) => `Thread of #${of}`,
 };
 
 /** Where each view is drawn. @type {Record<Opened["view"], string>} */
@@ -40,6 +42,7 @@ const PLACES = {
   "build-log": "#panel-body",
   diff: "#panel-body",
   sessions: "#panel-history",
+  thread: "#panel-history",
 };
 
 /** Reads what the panel shows; the result puts it on the page. Logs are told by events instead.
@@ -67,6 +70,13 @@ const READ = {
     return () => {
       showSessions(sessions, current);
       setText(one("#panel-status"), plural(sessions.length, "browser"));
+    };
+  },
+  thread: async (of) => {
+    const thread = await getJson(`/api/threads/${encodeURIComponent(of)}`);
+    return () => {
+      showThread(Number(of), thread);
+      setText(one("#panel-status"), plural(thread.messages.length, "message"));
     };
   },
 };
@@ -140,6 +150,11 @@ export function refreshPanel(about) {
   if (opened?.view === "history" && opened.of === (about.name ?? about.agent)) void load();
 }
 
+/** Something was said; it may belong to the thread that is shown. @param {import("./types.js").Message} message */
+export function refreshThread(message) {
+  if (opened?.view === "thread" && continuesThread(message)) void load();
+}
+
 /** Somebody logged in or out. */
 export function refreshSessions() {
   if (opened?.view === "sessions") void load();
@@ -155,7 +170,7 @@ export function takePanel() {
     if (!(button instanceof HTMLElement)) return;
     if (!panel().contains(button)) opener = button;
     const view = /** @type {Opened["view"]} */ (button.dataset.action);
-    open({ view, of: button.dataset.agent ?? button.dataset.approval ?? "" });
+    open({ view, of: button.dataset.agent ?? button.dataset.approval ?? button.dataset.message ?? "" });
   });
   one("#panel-close").addEventListener("click", close);
   panel().addEventListener("keydown", (event) => {

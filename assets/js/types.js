@@ -84,7 +84,7 @@
  * @typedef {{agent: string, first: number, lines: string[], ended: string}} LogNews
  *
  * @typedef {{position: string, hive: HiveStatus, agents: AgentView[], tombstones: AgentView[],
- *   approvals: ApprovalView[], questions: QuestionView[], permissions: PermissionView[],
+ *   approvals: ApprovalView[], questions: QuestionView[], asks: QuestionView[], permissions: PermissionView[],
  *   reminders: ReminderView[], schedules: ScheduleView[], waiting: WaitingList,
  *   inbox: Message[], messages: Message[], activity: AuditEntry[], session: string}} Snapshot
  *

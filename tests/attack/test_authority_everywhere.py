@@ -153,6 +153,16 @@ async def loose_question_of_alice(hive: WholeHive) -> Fields:
     return {"kind": "question", "loose_end_id": asked["question_id"]}
 
 
+async def question_to_the_manager(hive: WholeHive) -> Fields:
+    asked = await hive.done("alice", "ask", to=MANAGER, question="may I?")
+    return {"question_id": asked["question_id"], "answer": "yes"}
+
+
+async def loose_question_of_the_manager(hive: WholeHive) -> Fields:
+    asked = await hive.done(MANAGER, "ask", to=await hive.fresh_agent(), question="may I?")
+    return {"kind": "question", "loose_end_id": asked["question_id"]}
+
+
 async def somebody_to_ask(hive: WholeHive) -> Fields:
     return {"to": await hive.fresh_agent(), "question": "may I?"}
 
@@ -237,8 +247,10 @@ WIRE = [
     Op("ask_operator", NO, YES, YES, OWN, given(question="may I?")),
     Op("ask", NO, YES, YES, OWN, somebody_to_ask),
     Op("answer", YES, NO, YES, NO, question_to_alice),
+    Op("answer", YES, YES, NO, NO, question_to_the_manager),
     Op("loose_ends", NO, OWN, YES, OWN, question_to_alice),
     Op("cancel_loose_end", NO, NO, YES, NO, loose_question_of_alice),
+    Op("cancel_loose_end", NO, YES, NO, NO, loose_question_of_the_manager),
     Op("cancel_question", YES, NO, YES, NO, question_of_alice),
     Op("cancel_question", YES, YES, NO, NO, question_of_the_manager),
     Op("permission_rules", NO, YES, YES, OWN, given(session="a" * 32)),

@@ -216,6 +216,7 @@ class MockHive:
         self.sessions: list[dict[str, Any]] = []
         self.approvals: list[dict[str, Any]] = []
         self.questions: list[dict[str, Any]] = []
+        self.asks: list[dict[str, Any]] = []
         self.permissions: list[dict[str, Any]] = []
         self.reminders: list[dict[str, Any]] = []
         self.schedules: list[dict[str, Any]] = []
@@ -396,6 +397,7 @@ class MockHive:
             Route("/api/state", self._guard(self._snapshot)),
             Route("/api/messages", self._guard(self._older)),
             Route("/api/messages/search", self._guard(self._search)),
+            Route("/api/threads/{id}", self._guard(self._thread)),
             Route("/api/activity", self._guard(self._activity)),
             Route("/api/logs/{name}", self._guard(self._logs)),
             Route("/api/approvals/{id:int}/diff", self._guard(self._diff)),
@@ -466,6 +468,7 @@ class MockHive:
                 "agents": list(self.agents.values()),
                 "tombstones": self.tombstones,
                 "approvals": self.approvals,
+                "asks": self.asks,
                 "questions": [
                     each for each in self.questions if each["answer"] is None and not each["closed"]
                 ],
@@ -502,6 +505,16 @@ class MockHive:
         ]
         looked_to = looked_at[0]["id"] if len(older) > len(looked_at) else None
         return JSONResponse({"messages": found, "looked_to": looked_to})
+
+    async def _thread(self, request: Request) -> Response:
+        found = {int(request.path_params["id"])}
+        for each in reversed(self.messages):  # what it answers, then all that answers those
+            if each["id"] in found and each["in_reply_to"] is not None:
+                found.add(each["in_reply_to"])
+        for each in self.messages:
+            if each["in_reply_to"] in found:
+                found.add(each["id"])
+        return JSONResponse({"messages": [m for m in self.messages if m["id"] in found], "cut": False})
 
     async def _activity(self, request: Request) -> Response:
         before = int(request.query_params["before"])

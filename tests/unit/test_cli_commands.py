@@ -261,6 +261,11 @@ REQUESTS = [
     (["inbox"], wire.Inbox(), wire.MessageList(messages=[message(1, "hello")])),
     (["inbox", "-n", "3"], wire.Inbox(limit=3), wire.MessageList(messages=[message(1, "hello")])),
     (["questions"], wire.Questions(), wire.QuestionList(questions=[question()])),
+    (
+        ["questions", "--all"],
+        wire.Questions(all=True),
+        wire.QuestionList(questions=[question(), question(4, answerer="bob", message_id=12)]),
+    ),
     (["answer", "3", "yes"], wire.Answer(question_id=3, answer="yes"), wire.Empty()),
     (["cancel-question", "3"], wire.CancelQuestion(question_id=3), wire.Empty()),
     (["messages"], wire.Messages(), wire.MessageList(messages=[message(1, "hello")])),
