@@ -7,6 +7,7 @@ the manager once; who stays so is ended and started again, as after a crash (`wa
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -39,6 +40,7 @@ class Heartbeats:
         audit: Audit,
         roster: Roster,
         stuck: Stuck,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._silent_seconds = settings.silent_after_seconds
         self._stuck_seconds = settings.stuck_after_seconds
@@ -48,6 +50,7 @@ class Heartbeats:
         self._audit = audit
         self._roster = roster
         self._stuck = stuck
+        self._monotonic = monotonic
         self._silent: dict[str, int] = {}  # agent → the connection by which it was heard last
         self._tried: dict[str, float] = {}  # when it was called stuck last
         self._told: dict[str, float] = {}  # when it was silent last, of those that the manager was told of
@@ -72,7 +75,7 @@ class Heartbeats:
     async def look(self) -> None:
         """Take note of who is silent now, and of who is not any more."""
         self._roster.look(self._silent_seconds)
-        silent, now = self._roster.silent(), asyncio.get_running_loop().time()
+        silent, now = self._roster.silent(), self._monotonic()
         before, self._silent = self._silent, {name: number for name, (number, _) in silent.items()}
         for name in before.keys() - silent.keys():
             self._tried.pop(name, None)

@@ -25,6 +25,7 @@ from hive_shared.wire import AgentState, AgentView, Badge, HarnessReport, Permis
 PUBLISH_DELAY_SECONDS = 0.1
 CREDENTIAL_FILES = (".credentials.json", "api-key")
 STARTED_FROM = frozenset({AgentState.STARTING, AgentState.CREATING})
+ENDED = frozenset({AgentState.STOPPED, AgentState.CRASHED, AgentState.STARTING})  # no process is left
 
 Subscriber = Callable[[str, AgentView | None], None]
 
@@ -117,8 +118,9 @@ class Roster:
         live.fresh, live.late = runs and live.state in STARTED_FROM, False
         live.state, live.note, live.pid, live.since_ms = state, note, pid, self._clock()
         live.began = self._monotonic()
-        if not runs:
+        if state in ENDED:
             live.retired = live.reporter or live.retired
+        if not runs:
             live.seen = False
             self._offline(live)
         self.publish(name)

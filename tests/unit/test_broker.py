@@ -12,6 +12,7 @@ from hive_core.broker import BrokerLimits
 from hive_core.principals import Principal
 from hive_shared.errors import (
     BadRequest,
+    Conflict,
     InboxFull,
     NotFound,
     RateLimited,
@@ -338,6 +339,21 @@ async def test_acking_is_idempotent_and_touches_nobody_elses_messages(tmp_path: 
         assert (await parts.broker.ack("bob", [number])).acked == 0
         assert (await parts.broker.ack("bob", [])).acked == 0
         assert parts.broker.unread("bob") == 0
+
+
+async def test_a_late_ack_leaves_alone_what_another_connection_works_on(tmp_path: Path) -> None:
+    async with running(tmp_path / "b.sqlite") as parts:
+        late, other = [await parts.send("bob", text) for text in ("long", "other")]
+        await parts.take("bob", 1, lease="c1")
+        parts.broker.release("c1")  # it was thought dead
+        assert [message.id for message in await parts.take("bob", 1, lease="c2")] == [late]
+        with pytest.raises(Conflict, match=f"message {late}: delivered to another connection"):
+            await parts.broker.ack("bob", [late, other], "c3")  # it was not, and has connected again
+        assert parts.broker.depth("bob") == (0, 1), "what nobody holds is done with, the other is not"
+        parts.broker.release("c2")
+        await parts.send("bob", "behind it")
+        assert [message.id for message in await parts.take("bob", 1, lease="c3")] == [late]
+        assert (await parts.broker.ack("bob", [late], "c3")).acked == 1
 
 
 async def test_an_ack_works_whoever_has_the_lease(tmp_path: Path) -> None:
