@@ -284,10 +284,13 @@ class Harness:
         await self._ack()
 
     async def _turn(self, message: Message, unread: int) -> TurnResult:
+        notice = self._inbox.take_notice()
         state = self.config.paths.state
         notes = state / NOTES_FILE if self.context.kept.fresh and has_notes(state) else None
         try:
-            return await self._runner.run(wake_prompt(message, unread, self.config.agent, notes=notes))
+            return await self._runner.run(
+                wake_prompt(message, unread, self.config.agent, notes=notes, notice=notice)
+            )
         except asyncio.CancelledError:
             end = {
                 "ok": False,

@@ -41,8 +41,14 @@ class Inbox:
         self._arrived: deque[Message] = deque()  # leased, not yet given to anybody
         self._in_turn: set[int] = set()  # given to the turn, not yet acked
         self._unread = 0  # left in core after the last recv
+        self._notice = ""
         self._poll: asyncio.Task[bool] | None = None
         self.held = False  # a turn of the harness's own runs: its model is given no message
+
+    def take_notice(self) -> str:
+        """What core said of this agent itself with the last messages; each is told once."""
+        notice, self._notice = self._notice, ""
+        return notice
 
     @property
     def in_turn(self) -> list[int]:
@@ -107,6 +113,7 @@ class Inbox:
         known = self._in_turn.union(message.id for message in self._arrived)
         self._arrived.extend(message for message in received.messages if message.id not in known)
         self._unread = received.unread
+        self._notice = received.notice or self._notice
         return bool(received.messages)
 
     def _hand_over(self, maximum: int) -> Batch:

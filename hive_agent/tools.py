@@ -25,6 +25,7 @@ from hive_agent.mcp_limits import LINE_MAX_BYTES
 from hive_agent.mcp_server import serve
 from hive_agent.submit import Packed, Submissions, visible
 from hive_agent.wake import describe_all, framed
+from hive_shared.budget_words import budget_words
 from hive_shared.errors import BadRequest, Conflict, ErrorCode, HiveError
 from hive_shared.log_fields import ids
 from hive_shared.sockets import listen
@@ -53,6 +54,7 @@ from hive_shared.wire import (
     ReminderView,
     Request,
     RequestApplyCommit,
+    RequestNextTurn,
     RequestSpawn,
     Restart,
     Send,
@@ -175,6 +177,13 @@ class RemindArguments(Arguments):
     at: Annotated[float | None, Field(description="At which Unix time in seconds.")] = None
 
 
+class RequestNextTurnArguments(Arguments):
+    note: Annotated[
+        str,
+        Field(description="Where you are and what comes next: your prompt of that turn, in your own words."),
+    ]
+
+
 class NameArguments(Arguments):
     name: AgentName
 
@@ -251,7 +260,7 @@ class Toolbox:
         if self._inbox.held:
             return "No message is handed out in this turn: save your notes and end it. Messages wait."
         batch = await self._inbox.take(wait_seconds=asked.wait_seconds, maximum=asked.max)
-        return describe_all(batch.messages, batch.unread, self._me)
+        return describe_all(batch.messages, batch.unread, self._me, notice=self._inbox.take_notice())
 
     async def ask_operator(self, asked: AskOperatorArguments) -> str:
         request = AskOperator(
@@ -301,6 +310,15 @@ class Toolbox:
         reminder = await self._call(Remind(body=asked.body, after_seconds=asked.after_seconds, at=asked.at))
         return f"Reminder {reminder.reminder_id} is set for {_utc(reminder.due_at_ms)}; it wakes you then."
 
+    async def request_next_turn(self, asked: RequestNextTurnArguments) -> str:
+        answer = await self._call(RequestNextTurn(note=asked.note))
+        if answer.most and answer.in_a_row > answer.most:
+            return (
+                f"Kept. These are {answer.most} turns in a row without a message from anybody else: the "
+                "operator is asked first whether you may go on. End this turn."
+            )
+        return "Your next turn comes after the messages that wait by then. Save your notes and end this turn."
+
     async def whoami(self, asked: NoArguments) -> str:
         standing = await self._call(Status())
         lines = [
@@ -316,6 +334,8 @@ class Toolbox:
         if standing.paused_with:
             names = ", ".join(standing.paused_with)
             lines.append(f"Messages between you and {names} are paused until the operator decides.")
+        if standing.budget is not None:
+            lines.append(budget_words(standing.budget))
         return "\n".join(lines)
 
     async def prepare_spawn(self, asked: PrepareSpawnArguments) -> str:
@@ -471,6 +491,14 @@ TOOLS = (
         "Set a reminder: a message from yourself, in after_seconds or at a Unix time. Use this instead of"
         " sleeping or polling, then end the turn.",
         RemindArguments,
+    ),
+    Tool(
+        "request_next_turn",
+        "Ask for another turn of your own, without a message from anybody: for work that is longer than one "
+        "turn should be. It comes when this turn has ended, behind the messages that wait by then, with your "
+        "note as its message; it counts against your budget. One at a time: a later note replaces the "
+        "earlier one. Use `remind` instead when there is nothing to do before a certain time.",
+        RequestNextTurnArguments,
     ),
     Tool(
         "whoami",

@@ -32,7 +32,9 @@ _REPLY = re.compile(r"in reply to message (\d+)")
 _ASKS = re.compile(r"asks you question (\d+)")
 
 
-def wake_prompt(message: Message, unread: int, me: str, *, notes: Path | None = None) -> str:
+def wake_prompt(
+    message: Message, unread: int, me: str, *, notes: Path | None = None, notice: str = ""
+) -> str:
     """The prompt of a turn: the one message that woke the agent, and whether more are waiting.
 
     With `notes`, the conversation has just begun anew, and that is where those of before are.
@@ -42,6 +44,8 @@ def wake_prompt(message: Message, unread: int, me: str, *, notes: Path | None = 
         prompt = f"{BEGUN_ANEW.format(notes=notes)}\n{prompt}"
     if unread > 0:
         prompt += f"\n[hyperhive] {unread} more pending: take with the recv tool, or end the turn."
+    if notice:
+        prompt += f"\n[hyperhive] {_one_line(notice)}"
     return prompt
 
 
@@ -50,13 +54,15 @@ def resumed_prompt(prompt: str, reason: str) -> str:
     return f"{CUT_SHORT.format(reason=reason)}\n{prompt}"
 
 
-def describe_all(messages: Iterable[Message], unread: int, me: str) -> str:
+def describe_all(messages: Iterable[Message], unread: int, me: str, *, notice: str = "") -> str:
     """What the recv tool answers."""
     parts = [describe(message, me) for message in messages]
     if not parts:
         return "No message is waiting. Do not poll: end the turn, and the next message wakes you."
     if unread:
         parts.append(f"[hyperhive] {unread} more pending.")
+    if notice:
+        parts.append(f"[hyperhive] {_one_line(notice)}")
     return "\n".join(parts)
 
 
@@ -105,6 +111,10 @@ def read_wake_prompt(prompt: str) -> Woken | None:
     )
 
 
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
 def _random_code() -> str:
     return secrets.token_hex(CODE_BYTES)
 
@@ -117,7 +127,7 @@ def _code_not_in(body: str, code: Callable[[], str]) -> str:
 
 def _author(sender: str, me: str) -> str:
     if sender == me:
-        return "yourself: a reminder that you set"
+        return "yourself: a reminder, or a turn that you asked for"
     known = {OPERATOR: "the operator", SYSTEM: "the hive itself: a fact", MANAGER: f"the manager {MANAGER}"}
     return known.get(sender, f"the agent {sender}")
 

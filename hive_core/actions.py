@@ -22,6 +22,7 @@ from hive_core.authority import Operation, authorize
 from hive_core.auto_update import AutoUpdate
 from hive_core.background import TaskSet
 from hive_core.broker import Broker
+from hive_core.budgets import Budgets
 from hive_core.builds import Builds
 from hive_core.deploy import Deployer
 from hive_core.exchanges import LoopLimits
@@ -31,6 +32,7 @@ from hive_core.floods import Floods
 from hive_core.lifecycle import Lifecycle
 from hive_core.loop_breaker import LoopBreaker, stopped_by
 from hive_core.message_search import Found, match_of
+from hive_core.next_turns import NextTurns
 from hive_core.notes import list_notes, read_note
 from hive_core.permissions import Permissions
 from hive_core.prepared import is_prepared
@@ -44,6 +46,7 @@ from hive_core.roster import Roster
 from hive_core.schedules import Schedules
 from hive_core.usage import TurnRecord, Usage
 from hive_core.usage_stats import UsageStats
+from hive_core.waiting.budgets import BudgetSource
 from hive_core.waiting.queue import WaitingQueue
 from hive_core.waiting.sources import (
     DISMISS,
@@ -113,6 +116,8 @@ class Parts:
     describe: Callable[[], dict[str, Any]]  # what HiveStatus says of the daemon itself
     usage: Usage
     permissions: Permissions
+    budgets: Budgets
+    next_turns: NextTurns
     schedules: Schedules
     loop_limits: LoopLimits = field(default_factory=LoopLimits)
 
@@ -137,6 +142,8 @@ class Actions:
         self.deployer = parts.deployer
         self.usage = parts.usage
         self.permission_requests = parts.permissions
+        self.budgets = parts.budgets
+        self._next_turns = parts.next_turns
         self.scheduler = parts.schedules
         self._stats = UsageStats(parts.usage, parts.registry, parts.broker)
         self._failures = FailureSource(parts.approvals, parts.registry, parts.roster, parts.audit)
@@ -146,6 +153,7 @@ class Actions:
                 QuestionSource(parts.questions),
                 PermissionSource(parts.permissions),
                 LoginSource(parts.roster),
+                BudgetSource(parts.budgets, parts.broker, parts.registry),
                 self._failures,
             ],
             parts.feed,
@@ -198,6 +206,9 @@ class Actions:
         self.roster.bypassed = self.permission_requests.bypassed
         self.approvals.subscribe(self._approval_changed)
         self.questions.subscribe(self._question_changed)
+        self.budgets.subscribe(self.roster.changed)
+        self.roster.budget_of = self.budgets.view_if_limited
+        self.roster.budget_stop = self.budgets.stop_of
         self.broker.subscribe(self._message_sent)
         await self._activity.open()
         self._work.start(self._activity.run(), name="activity")
@@ -205,11 +216,13 @@ class Actions:
         await self._floods.open()
         await self._loops.open()
         await self._asides.open()
+        await self._next_turns.open()
 
     async def close(self) -> None:
         """End approved work and operations that are under way; the next start takes them up again."""
         self._closing = True
         self.queue.close()
+        await self._next_turns.close()
         await self._asides.close()
         await self._floods.close()
         await self._loops.close()
@@ -226,9 +239,10 @@ class Actions:
     async def recv(self, who: Principal, request: wire.Recv, lease: str) -> wire.Received:
         authorize(who, Operation.RECEIVE)
         received = await self.broker.recv(who.name, request, lease)
-        if received.messages:
-            self.roster.changed(who.name)
-        return received
+        if not received.messages:
+            return received
+        self.roster.changed(who.name)
+        return received.model_copy(update={"notice": await self.budgets.notice(who.name)})
 
     async def ack(self, who: Principal, request: wire.Ack, lease: str | None = None) -> wire.Acked:
         authorize(who, Operation.ACKNOWLEDGE)
@@ -253,6 +267,7 @@ class Actions:
             operator_pronouns=self._pronouns,
             may_write_to=self.broker.rules.allowed(me.name),
             paused_with=self.broker.rules.paused_with(me.name),
+            budget=self.budgets.view_if_limited(me.name),
         )
 
     async def ask_operator(self, who: Principal, request: wire.AskOperator) -> wire.QuestionAsked:
@@ -299,6 +314,11 @@ class Actions:
         authorize(who, Operation.REMIND)
         return await self.reminders.set(who, request)
 
+    async def request_next_turn(self, who: Principal, request: wire.RequestNextTurn) -> wire.NextTurnAsked:
+        """Another turn for whoever asks, once the present one has ended."""
+        authorize(who, Operation.REQUEST_NEXT_TURN)
+        return await self._next_turns.ask(who, request)
+
     async def report(self, who: Principal, request: wire.Report, connection: int) -> wire.Reported:
         """What a harness says of itself; believed about itself alone."""
         authorize(who, Operation.REPORT)
@@ -322,6 +342,7 @@ class Actions:
         """What turns of `who` took, as it says; pages of figures are told that there is something new."""
         authorize(who, Operation.REPORT_TURNS)
         if await self.usage.record(who, request.turns):
+            await self.budgets.told(who.name)
             self.feed.publish("usage", {"agent": who.name})
         return wire.Empty()
 
@@ -481,6 +502,8 @@ class Actions:
         await self._loops.forget(name)
         await self._asides.forget(name)
         await self.usage.forget(name)
+        await self.budgets.forget(name)
+        await self._next_turns.forget(name)
         await self.questions.close_gone()
         await self.permission_requests.forget(name, rules=True)
         await self.reminders.forget(name)
@@ -557,6 +580,9 @@ class Actions:
         loop = self._loops.asked_about(question_id)
         if loop is not None:
             return partial(self._loops.settle, loop, who)
+        agent = self._next_turns.asked_about(question_id)
+        if agent is not None:
+            return partial(self._next_turns.settle, agent, who)
         aside = self._asides.asked_about(question_id)
         return None if aside is None else partial(self._asides.settle, aside, who)
 
@@ -676,6 +702,28 @@ class Actions:
             who, Operation.CHANGE_SCHEDULES, f"schedule {schedule_id}", changed
         )
 
+    # --- what agents may use in a day ---------------------------------------
+
+    def budget_list(self, who: Principal) -> wire.BudgetList:
+        """Of every live agent, and what holds where nothing else is set."""
+        authorize(who, Operation.LIST_BUDGETS)
+        views = [self.budgets.view(record.name) for record in self.registry.live()]
+        return wire.BudgetList(budgets=views, default=self.budgets.view(""))
+
+    async def set_budget(self, who: Principal, request: wire.SetBudget) -> wire.BudgetView:
+        """Other limits for one agent, also one that does not run."""
+        authorize(who, Operation.CHANGE_BUDGETS)
+        self.registry.require(request.name)
+        changed = self.budgets.set(who, request)
+        return await self._refusals_recorded(who, Operation.CHANGE_BUDGETS, request.name, changed)
+
+    async def answer_budget(self, who: Principal, request: wire.AnswerBudget) -> wire.BudgetView:
+        """More for today, or not, for an agent that has used it up."""
+        authorize(who, Operation.CHANGE_BUDGETS)
+        self.registry.require(request.name)
+        answered = self.budgets.answer(who, request.name, request.answer)
+        return await self._refusals_recorded(who, Operation.CHANGE_BUDGETS, request.name, answered)
+
     # --- what waits for the operator ----------------------------------------
 
     def waiting(self, who: Principal) -> wire.WaitingList:
@@ -784,7 +832,11 @@ class Actions:
     async def stats(self, who: Principal, request: wire.Stats) -> wire.StatsReport:
         """Figures of the turns of one agent, destroyed ones included, or of the whole hive."""
         authorize(who, Operation.READ_STATS)
-        return await self._stats.report(request)
+        report = await self._stats.report(request)
+        known = None if request.agent is None else self.registry.get(request.agent)
+        if known is None or known.kept:
+            return report
+        return report.model_copy(update={"budget": self.budgets.view(known.name)})
 
     def export_turns(
         self, who: Principal, agent: str | None, since_ms: int

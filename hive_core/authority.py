@@ -28,6 +28,7 @@ class Operation(StrEnum):
     REMIND = "remind"
     REPORT = "report"
     REPORT_TURNS = "report_turns"
+    REQUEST_NEXT_TURN = "request_next_turn"
     CANCEL_QUESTION = "cancel_question"
     READ_PERMISSION_RULES = "permission_rules"
     ASK_PERMISSION = "ask_permission"
@@ -57,6 +58,8 @@ class Operation(StrEnum):
     LIST_PERMISSIONS = "permissions"
     ANSWER_PERMISSION = "answer_permission"
     CHANGE_PERMISSION_RULES = "change_permission_rules"
+    LIST_BUDGETS = "list_budgets"
+    CHANGE_BUDGETS = "change_budgets"
     LIST_REMINDERS = "list_reminders"
     CANCEL_REMINDER = "cancel_reminder"
     LIST_SCHEDULES = "list_schedules"
@@ -98,6 +101,7 @@ ALLOWED: dict[Operation, frozenset[Kind]] = {
     Operation.REMIND: _AGENTS,
     Operation.REPORT: _AGENTS,
     Operation.REPORT_TURNS: _AGENTS,
+    Operation.REQUEST_NEXT_TURN: _AGENTS,
     Operation.CANCEL_QUESTION: _AGENTS | _OPERATOR,
     Operation.READ_PERMISSION_RULES: _AGENTS,
     Operation.ASK_PERMISSION: _AGENTS,
@@ -127,6 +131,8 @@ ALLOWED: dict[Operation, frozenset[Kind]] = {
     Operation.LIST_PERMISSIONS: _OPERATOR,
     Operation.ANSWER_PERMISSION: _OPERATOR,
     Operation.CHANGE_PERMISSION_RULES: _OPERATOR,
+    Operation.LIST_BUDGETS: _OPERATOR,
+    Operation.CHANGE_BUDGETS: _OPERATOR,
     Operation.LIST_REMINDERS: _OPERATOR,
     Operation.CANCEL_REMINDER: _OPERATOR,
     Operation.LIST_SCHEDULES: _OPERATOR,
@@ -165,6 +171,7 @@ OPERATION_OF: dict[type[wire.Request[Any]], Operation] = {
     wire.Remind: Operation.REMIND,
     wire.Report: Operation.REPORT,
     wire.ReportTurns: Operation.REPORT_TURNS,
+    wire.RequestNextTurn: Operation.REQUEST_NEXT_TURN,
     wire.CancelQuestion: Operation.CANCEL_QUESTION,
     wire.GetPermissionRules: Operation.READ_PERMISSION_RULES,
     wire.AskPermission: Operation.ASK_PERMISSION,
@@ -196,6 +203,9 @@ OPERATION_OF: dict[type[wire.Request[Any]], Operation] = {
     wire.AnswerPermission: Operation.ANSWER_PERMISSION,
     wire.AddPermissionRule: Operation.CHANGE_PERMISSION_RULES,
     wire.RemovePermissionRule: Operation.CHANGE_PERMISSION_RULES,
+    wire.Budgets: Operation.LIST_BUDGETS,
+    wire.SetBudget: Operation.CHANGE_BUDGETS,
+    wire.AnswerBudget: Operation.CHANGE_BUDGETS,
     wire.Reminders: Operation.LIST_REMINDERS,
     wire.CancelReminder: Operation.CANCEL_REMINDER,
     wire.Schedules: Operation.LIST_SCHEDULES,

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from sqlalchemy import Connection
 
@@ -73,6 +73,27 @@ class BrokerLimits:
 
 
 @dataclass(frozen=True)
+class Following:
+    """What goes with the ack that ends a turn: `committed` gets what `work` returned."""
+
+    work: "Callable[[Connection, Post], Any]"
+    committed: Callable[[Any], None]
+
+
+class Budget(Protocol):
+    """Counts what each recipient is handed, and says how much more that may be."""
+
+    def room(self, agent: str, at_ms: int) -> Callable[[Connection], int] | None:
+        """How many messages, to be asked within the transaction that leases them; None for any number."""
+
+    def count(self, connection: Connection, agent: str, messages: int, at_ms: int) -> None:
+        """So many are leased, within that transaction."""
+
+    def counted(self, agent: str, messages: int, at_ms: int) -> None:
+        """It was committed."""
+
+
+@dataclass(frozen=True)
 class _Returned:
     """What an ended lease held: `ids` are deliverable again; `suspect` is what its receiver ended with."""
 
@@ -84,12 +105,13 @@ class _Returned:
 class Post:
     """Puts messages into inboxes within one transaction; see `Broker.transact`."""
 
-    def __init__(self, connection: Connection, host: str, now_ms: int) -> None:
+    def __init__(self, connection: Connection, host: str, now_ms: int, budget: Budget | None = None) -> None:
         self.messages: list[Message] = []
         self.claims: dict[int, Claim] = {}  # message id → the receiver that gets it at once
+        self.now_ms = now_ms
         self._connection = connection
         self._host = host
-        self._now_ms = now_ms
+        self._budget = budget
 
     def __call__(
         self,
@@ -109,7 +131,7 @@ class Post:
             sender=sender,
             to=to,
             body=body,
-            sent_at_ms=self._now_ms,
+            sent_at_ms=self.now_ms,
             host=self._host,
             in_reply_to=in_reply_to,
             broadcast=broadcast,
@@ -122,6 +144,8 @@ class Post:
         self.messages.append(message)
         if claim is not None:
             self.claims[message.id] = claim
+            if self._budget is not None:
+                self._budget.count(self._connection, to, 1, self.now_ms)
         return message.id
 
 
@@ -138,6 +162,7 @@ class Broker:
         monotonic: Callable[[], float] = time.monotonic,
         rules: SendRules | None = None,
         trail: Trail | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self.limits = limits or BrokerLimits()
         self.rules = rules or SendRules()
@@ -147,6 +172,7 @@ class Broker:
         self.threads = Threads(store)
         self._registry = registry
         self._audit = audit
+        self._budget = budget
         self._clock = clock
         self._monotonic = monotonic
         self._inboxes: dict[str, Inbox] = {}
@@ -156,6 +182,7 @@ class Broker:
         self._subscribers: list[Subscriber] = []
         self._overload_subscribers: list[OverloadSubscriber] = []
         self._aside_subscribers: list[AsideSubscriber] = []
+        self.at_turn_end: Callable[[str], Following | None] = lambda recipient: None
 
     async def open(self) -> None:
         """End the leases of the daemon that ran before, and count what every inbox holds.
@@ -354,7 +381,7 @@ class Broker:
         """Commit `work` and what it posts. `settled` is called once it is known how that ended."""
 
         def whole(connection: Connection) -> tuple[T, Post]:
-            post = Post(connection, self._registry.host, self._clock())
+            post = Post(connection, self._registry.host, self._clock(), self._budget)
             return work(connection, post), post
 
         def after(done: tuple[T, Post]) -> None:
@@ -387,7 +414,7 @@ class Broker:
                 inbox.add(1)
             else:
                 inbox.unread += 1  # for an instant; nobody else is woken
-                self._leased(claim, [message])
+                self._leased(claim, post.now_ms, [message])
                 claim.wake()
             _tell(self._subscribers, message)
 
@@ -429,16 +456,39 @@ class Broker:
 
     async def _take(self, claim: Claim) -> None:
         """Lease what is deliverable now."""
-        if not self._inbox(claim.to).unread:
+        inbox = self._inbox(claim.to)
+        if not inbox.unread or inbox.held:
             return
-        owner = _owner(self._registry.host, claim.lease)
+        at_ms = self._clock()
         await self._store.write(
-            lambda connection: messages.lease_next(connection, claim.to, claim.maximum, owner),
+            partial(
+                self._lease,
+                claim,
+                at_ms,
+                None if self._budget is None else self._budget.room(claim.to, at_ms),
+            ),
             durable=False,  # a power cut ends all leases anyway
-            committed=partial(self._leased, claim),
+            committed=partial(self._leased, claim, at_ms),
         )
 
-    def _leased(self, claim: Claim, leased: list[Message]) -> None:
+    def _lease(
+        self, claim: Claim, at_ms: int, room: Callable[[Connection], int] | None, connection: Connection
+    ) -> list[Message]:
+        maximum = claim.maximum if room is None else min(claim.maximum, room(connection))
+        if maximum < 1:
+            return []
+        leased = messages.lease_next(connection, claim.to, maximum, _owner(self._registry.host, claim.lease))
+        if leased and self._budget is not None:
+            self._budget.count(connection, claim.to, len(leased), at_ms)
+        return leased
+
+    def hold(self, recipient: str, held: bool) -> None:
+        """Hand nothing out to it from now on, or again what there is."""
+        inbox = self._inbox(recipient)
+        inbox.held = held
+        inbox.wake(inbox.unread)
+
+    def _leased(self, claim: Claim, at_ms: int, leased: list[Message]) -> None:
         """They are committed as leased; if nobody waits for them any more, they go back."""
         claim.messages = leased
         if not leased:
@@ -448,6 +498,8 @@ class Broker:
         for message in leased:
             inbox.leased[message.id] = claim.lease
             held[message.id] = inbox
+        if self._budget is not None:
+            self._budget.counted(claim.to, len(leased), at_ms)
         if claim.dropped:
             self._undo(claim)
         else:
@@ -578,10 +630,27 @@ class Broker:
         return Acked(acked=len(done))
 
     async def _ack(self, recipient: str, ids: set[int]) -> list[int]:
+        last = self._inbox(recipient).leased.keys() <= ids
+        following = self.at_turn_end(recipient) if last else None
+        if following is not None:
+            return await self._ack_with(recipient, ids, following)
         return await self._store.write(
             lambda connection: messages.ack(connection, recipient, ids, self._clock()),
             committed=partial(self._acked, recipient),
         )
+
+    async def _ack_with(self, recipient: str, ids: set[int], following: Following) -> list[int]:
+        """With what it has to go with in one transaction: the turn ends, and another one is due."""
+
+        def work(connection: Connection, post: Post) -> tuple[list[int], Any]:
+            done = messages.ack(connection, recipient, ids, self._clock())
+            return done, following.work(connection, post)
+
+        def committed(result: tuple[list[int], Any]) -> None:
+            self._acked(recipient, result[0])
+            following.committed(result[1])
+
+        return (await self.transact(work, committed=committed))[0]
 
     async def purge(self, recipient: str) -> int:
         """Take everything out of the inbox of an agent that was purged; how many it was.

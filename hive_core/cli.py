@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from pydantic import ValidationError
 
-from hive_core import cli_approvals, cli_backup, cli_diff, cli_metrics, cli_output, cli_sessions, cli_stats
+from hive_core import (
+    cli_approvals,
+    cli_backup,
+    cli_budget,
+    cli_diff,
+    cli_metrics,
+    cli_output,
+    cli_sessions,
+    cli_stats,
+)
 from hive_core.cli_command import (
     ExitCode,
     Failed,
@@ -204,6 +213,7 @@ def status(hive: Hive) -> None:
 
 
 _command("waiting", _LOOKING)(waiting)
+_command("budgets", _LOOKING)(cli_budget.budgets)
 
 
 @_command("list", _LOOKING)
@@ -618,6 +628,7 @@ def _must_be(given: str, wanted: str) -> None:
 
 
 _command("dismiss", _APPROVING)(dismiss)
+_command("budget", _APPROVING)(cli_budget.budget)
 app.add_typer(notifications, rich_help_panel=_DAEMON)
 app.add_typer(permissions, rich_help_panel=_APPROVING)
 app.add_typer(schedules, rich_help_panel=_TALKING)

@@ -88,6 +88,8 @@ def _command_for(entry: wire.WaitingEntry) -> str:
             return f"hive-c0re permissions allow {entry.id}"
         case wire.WaitingKind.FAILURE:
             return f"hive-c0re dismiss {entry.id}"
+        case wire.WaitingKind.BUDGET:
+            return f"hive-c0re budget {entry.id} --again"
         case wire.WaitingKind.LOGIN:
             return "log it in on its page"
 

@@ -17,8 +17,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsConfigDict, SettingsError
 
+from hive_core.days import zone_named
 from hive_core.notify.quiet import QuietHours
 from hive_shared.backends import BackendName
+from hive_shared.counts import parse_count
 from hive_shared.errors import HiveError
 from hive_shared.names import BROADCAST, DASHBOARD_PORT, MANAGER, OPERATOR, is_agent_name
 from hive_shared.paths import HostPaths
@@ -48,6 +50,11 @@ def _size(value: Any) -> Any:
     """Bytes, also written as `512M` or `2 GiB` (powers of 1024)."""
     match = _SIZE.match(value.strip()) if isinstance(value, str) else None
     return int(match[1]) * _SIZE_UNITS[match[2].upper()] if match else value
+
+
+def _count(value: Any) -> Any:
+    """A number, also written as `500k`, `5M` or `1.5G` (powers of 1000)."""
+    return parse_count(value) if isinstance(value, str) else value
 
 
 def _list(value: Any) -> Any:
@@ -127,6 +134,11 @@ def _names(allow: dict[str, list[str]]) -> dict[str, list[str]]:
 def _quiet_hours(text: str) -> str:
     QuietHours.parse(text)
     return text
+
+
+def _time_zone(name: str) -> str:
+    zone_named(name)
+    return name
 
 
 def _web_address(text: str) -> str:
@@ -214,6 +226,14 @@ class Settings(BaseSettings):
     crashes_per_message: Annotated[int, Field(ge=0)] = 5  # then it is set aside; 0: it never is
     loop_messages: Annotated[int, Field(ge=0)] = 40  # of two agents to each other; 0: nobody is paused
     loop_window_seconds: Seconds = 300.0
+    next_turns_in_a_row: Annotated[int, Field(ge=0)] = 50  # that an agent asks for itself; 0: nobody is asked
+
+    budget_turns: Annotated[int, Field(ge=0)] = 0  # of one agent and day; 0: no limit
+    budget_tokens: Annotated[int, BeforeValidator(_count), Field(ge=0)] = 0  # without those read from a cache
+    budget_dollars: Annotated[float, Field(ge=0, le=10**9, allow_inf_nan=False)] = 0.0
+    budget_warn_percent: Annotated[int, Field(ge=1, le=100)] = 80  # of a limit; then the agent is told
+    time_zone: Annotated[str, AfterValidator(_time_zone)] | None = None  # of days; None: the host's
+
     send_allow: Annotated[
         dict[str, list[str]], NoDecode, BeforeValidator(_table), AfterValidator(_names)
     ] = {}  # whom an agent may write to; one that is not named, everyone

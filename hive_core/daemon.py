@@ -21,6 +21,8 @@ from hive_core.audit import Audit
 from hive_core.auto_update import AutoUpdate
 from hive_core.background import TaskSet
 from hive_core.broker import Broker, BrokerLimits
+from hive_core.budget_rows import Amounts
+from hive_core.budgets import Budgets, BudgetSettings
 from hive_core.builds import Builds
 from hive_core.clock import time_ms
 from hive_core.config import Settings
@@ -28,6 +30,7 @@ from hive_core.config_repo import ConfigRepo
 from hive_core.containers.base import ContainerRuntime
 from hive_core.containers.local import LocalRuntime
 from hive_core.containers.nixos import NixosRuntime
+from hive_core.days import zone_named, zone_of_host
 from hive_core.deploy import Deployer
 from hive_core.exchanges import LoopLimits
 from hive_core.feed import Feed
@@ -36,6 +39,7 @@ from hive_core.lifecycle import Lifecycle, read_api_key
 from hive_core.measuring import Measuring
 from hive_core.metrics_look import Look
 from hive_core.metrics_socket import MetricsSocket
+from hive_core.next_turns import NextTurns
 from hive_core.nix_module.risks import risk_flags
 from hive_core.notify.from_settings import notifier_of
 from hive_core.notify.notifier import Notifier
@@ -206,8 +210,13 @@ class _Hive:
         registry = Registry(store, host)
         audit = Audit(store, host)
         rules = SendRules(settings.send_allow)
-        broker = Broker(store, registry, audit, _broker_limits(settings), rules=rules, trail=trail)
+        budgets = Budgets(store, audit, _budget_settings(settings), host)
+        broker = Broker(
+            store, registry, audit, _broker_limits(settings), rules=rules, trail=trail, budget=budgets
+        )
+        budgets.on_stop = broker.hold
         await registry.load()
+        await budgets.open()
         await broker.open()
         approvals = Approvals(store, broker, audit, host)
         questions = Questions(store, broker, audit, host)
@@ -290,6 +299,8 @@ class _Hive:
                 describe,
                 Usage(store, host),
                 Permissions(store, audit, host),
+                budgets,
+                NextTurns(store, broker, registry, questions, audit, settings.next_turns_in_a_row),
                 Schedules(store, broker, audit, host),
                 LoopLimits(settings.loop_messages, settings.loop_window_seconds),
             )
@@ -337,6 +348,7 @@ class _Hive:
         self.background.start(self.actions.scheduler.run(), name="schedules")
         self.background.start(self.questions.run(), name="questions")
         self.background.start(self.actions.permission_requests.run(), name="permissions")
+        self.background.start(self.actions.budgets.run(), name="budgets")
         self.background.start(_hourly(self.broker.vacuum), name="vacuum")
         self.background.start(_hourly(self.actions.usage.trim, "turns' figures"), name="trim-usage")
         self.background.start(self.lifecycle.measure_tombstones(), name="tombstones")
@@ -423,6 +435,14 @@ def _broker_limits(settings: Settings) -> BrokerLimits:
         retention_days=settings.retention_days,
         crashes=settings.crashes_per_message,
     )
+
+
+def _budget_settings(settings: Settings) -> BudgetSettings:
+    limits = Amounts(
+        settings.budget_turns, settings.budget_tokens, round(settings.budget_dollars * 1_000_000)
+    )
+    zone = zone_of_host() if settings.time_zone is None else zone_named(settings.time_zone)
+    return BudgetSettings(limits, settings.budget_warn_percent, zone)
 
 
 async def _closing(stack: contextlib.AsyncExitStack, store: Store, what: str) -> Store:

@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import lru_cache
+from pathlib import Path
 from zoneinfo import ZoneInfo
+
+HOST_ZONE = Path("/etc/localtime")  # a link into the database of time zones, wherever that is kept
 
 
 @dataclass(frozen=True)
@@ -15,6 +18,22 @@ class Day:
 
     def has(self, at_ms: int) -> bool:
         return self.start_ms <= at_ms < self.end_ms
+
+
+def zone_named(name: str) -> ZoneInfo:
+    """Raises `ValueError` for a name that the IANA database does not have."""
+    try:
+        return ZoneInfo(name)
+    except (OSError, ValueError, KeyError):  # it is none, is a directory, or leads out of the database
+        raise ValueError(f"there is no time zone {name[:40]!r}; write one such as Europe/Berlin") from None
+
+
+def zone_of_host(link: Path = HOST_ZONE) -> ZoneInfo:
+    """That of this machine; UTC where it has none, or one without a name."""
+    try:
+        return zone_named(str(link.readlink()).partition("zoneinfo/")[2])
+    except (OSError, ValueError):
+        return ZoneInfo("UTC")
 
 
 class Days:

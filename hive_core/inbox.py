@@ -42,6 +42,7 @@ class Inbox:
     """One recipient's unacked messages, and the receivers that wait for more."""
 
     unread: int = 0  # committed, neither acked nor leased
+    held: bool = False  # nothing is handed out now, whatever there is
     leased: dict[int, str] = field(default_factory=dict)  # message id → lease
     aside: set[int] = field(default_factory=set)  # committed, and delivered to nobody for now
     aside_in_a_row: int = 0  # since its receiver last finished something
@@ -60,14 +61,14 @@ class Inbox:
 
     def wake(self, count: int) -> None:
         """Wake up to `count` receivers, those first who have waited longest."""
-        while count > 0 and self.waiting:
+        while count > 0 and self.waiting and not self.held:
             count -= self.waiting.popleft().wake()
 
     async def fills(self, claim: Claim) -> bool:
         """Wait until `claim` has something, or should look, or its time is up: only then False."""
         if claim.over:
             return False
-        if self.unread:  # since the caller looked: what came meanwhile woke nobody
+        if self.unread and not self.held:  # since the caller looked: what came meanwhile woke nobody
             return True
         loop = asyncio.get_running_loop()
         claim.turn = loop.create_future()
@@ -86,7 +87,7 @@ class Inbox:
         Only when the inbox is empty in every respect, or the order would break. The caller gives the
         claim its message, or puts it `back`.
         """
-        if self.depth:
+        if self.depth or self.held:
             return None
         while self.waiting:
             claim = self.waiting.popleft()

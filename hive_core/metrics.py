@@ -100,6 +100,10 @@ OLDEST = Family(
     "hive_inbox_oldest_unacked_age_seconds", "gauge", ("agent",), "Age of the oldest unacked message, if any"
 )
 AGENTS = Family("hive_agents", "gauge", ("status",), "Agents by status, as it is shown everywhere")
+BUDGET = Family(
+    "hive_budget_used_ratio", "gauge", ("agent", "limit"),
+    "What agents with a limit have used of today's, 1 when it is reached: `turns`, `tokens`, `money`",
+)  # fmt: skip
 TOMBSTONES = Family("hive_tombstones", "gauge", (), "Agents that were destroyed and whose state is kept")
 APPROVALS = Family("hive_approvals", "gauge", ("status",), "Approvals by status, since the hive began")
 QUESTIONS = Family("hive_open_questions", "gauge", (), "Questions that wait for the operator")
@@ -116,7 +120,7 @@ BACKUP = Family(
 )
 LOOKED_AT: Final = (
     BUILD_INFO, SENT, DELIVERED, REDELIVERED, ACKED, REFUSED, INBOX, OLDEST, AGENTS, TOMBSTONES,
-    APPROVALS, QUESTIONS, STREAMS, RELAYED, DATABASE, WRITES, BACKUP,
+    APPROVALS, BUDGET, QUESTIONS, STREAMS, RELAYED, DATABASE, WRITES, BACKUP,
 )  # fmt: skip
 
 Samples = Iterable[tuple[Sequence[str], float]]

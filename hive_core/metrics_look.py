@@ -87,9 +87,18 @@ class Look:
         statuses = Counter(view.status for view in views)
         return [
             (m.AGENTS, [((status.value,), statuses[status]) for status in AgentStatus]),
+            (m.BUDGET, self._budgets()),
             (m.TOMBSTONES, [((), len(self._actions.registry.tombstones()))]),
             (m.APPROVALS, [((status.value,), approvals.get(status.value, 0)) for status in ApprovalStatus]),
         ]
+
+    def _budgets(self) -> m.Samples:
+        for record in self._actions.registry.live():
+            budget = self._actions.budgets.view(record.name)
+            limits = {"turns": budget.turns, "tokens": budget.tokens, "money": budget.microdollars}
+            for kind, amount in limits.items():
+                if amount.limit:
+                    yield (record.name, kind), amount.used / amount.limit
 
     def _files(self) -> Found:
         path = self._store.path

@@ -19,7 +19,7 @@ from hive_core.registry import AgentRecord, Registry
 from hive_core.send_rules import SendRules
 from hive_shared.names import container_name
 from hive_shared.paths import HostPaths
-from hive_shared.wire import AgentState, AgentView, Badge, HarnessReport, PermissionView
+from hive_shared.wire import AgentState, AgentView, Badge, BudgetView, HarnessReport, PermissionView
 
 # Reports and unread counts change in bursts, and an agent can cause them at will.
 PUBLISH_DELAY_SECONDS = 0.1
@@ -82,6 +82,7 @@ class Roster:
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}
         self._subscribers: list[Subscriber] = []
         self.bypassed: Callable[[str], bool] = lambda name: False  # whether it may use every tool
+        self.budget_of: Callable[[str], BudgetView | None] = lambda name: None
         self.budget_stop: Callable[[str], BudgetStop | None] = lambda name: None  # as above: then `changed`
 
     # --- reading ---
@@ -333,6 +334,7 @@ class Roster:
             may_write_to=self._rules.allowed(record.name),
             paused_with=list(facts.paused_with),
             bypass=self.bypassed(record.name),
+            budget=self.budget_of(record.name),
             has_credentials=self._has_credentials(record.name, live),
         )
 

@@ -214,6 +214,41 @@ class UsageBucket(UsageSums):
     failed: int = 0
 
 
+class BudgetAmount(Model):
+    """What is used of a limit of today: `limit` is 0 where there is none, `own` unless it is the default."""
+
+    used: int = 0
+    limit: int = 0
+    own: bool = False
+
+
+class BudgetView(Model):
+    """What an agent may use in a day, and has used of it. Money is in millionths of a dollar.
+
+    Turns are core's own count: messages handed out. Tokens (those read from a cache left out) and money are
+    what the agent's harness tells. `stopped`: it is handed nothing before the day ends.
+    """
+
+    agent: str
+    turns: BudgetAmount = BudgetAmount()
+    tokens: BudgetAmount = BudgetAmount()
+    microdollars: BudgetAmount = BudgetAmount()
+    day_ends_at_ms: int
+    day_ends: str  # as the clocks of the hive's time zone show it, such as "00:00 Europe/Berlin"
+    stopped: bool = False
+    left: bool = False  # the operator lets it wait for the next day
+    reached: list[Literal["turns", "tokens", "microdollars"]] = []
+    since_ms: int = 0  # when it was last handed a message today
+
+
+class BudgetAnswer(StrEnum):
+    """What the operator says to an agent that has used up its budget."""
+
+    AGAIN = "again"  # as much again, for today
+    ONE_TURN = "one_turn"
+    WAIT = "wait"  # until tomorrow; nothing waits for the operator any more
+
+
 class StatsReport(Model):
     """What turns took since `since_ms`, of one agent or of all, and what core counted besides.
 
@@ -236,6 +271,7 @@ class StatsReport(Model):
     last_turn_ms: int | None = None
     unread: int = 0
     kept_turns: int = 0  # how many of one agent are kept
+    budget: BudgetView | None = None  # of one agent that is here
 
 
 class HarnessReport(Model):
@@ -289,6 +325,7 @@ class AgentView(Model):
     may_write_to: list[str] | None = None  # None: everyone
     paused_with: list[str] = []  # messages between them are refused until the operator decides
     bypass: bool = False  # the operator lets it use every tool without asking; denied ones stay denied
+    budget: BudgetView | None = None  # of today; None: it has no limit
 
 
 class ApprovalKind(StrEnum):
@@ -475,10 +512,14 @@ class Sent(Model):
 
 
 class Received(Model):
-    """Messages now leased to this connection, oldest first; `unread` counts what is left."""
+    """Messages now leased to this connection, oldest first; `unread` counts what is left.
+
+    `notice` is a fact of the hive's about the agent itself, such as that it nears a limit of its budget.
+    """
 
     messages: list[Message]
     unread: int
+    notice: str = ""
 
 
 class Acked(Model):
@@ -497,6 +538,24 @@ class Standing(Model):
     operator_pronouns: str
     may_write_to: list[str] | None = None  # None: everyone
     paused_with: list[str] = []  # messages between them and me are refused until the operator decides
+    budget: BudgetView | None = None  # of today; None: there is no limit
+
+
+class NextTurnAsked(Model):
+    """The turn comes after what waits in the inbox by the end of this one; `in_a_row` is its number.
+
+    With `most` such turns and no message from anybody else, the operator is asked first (0: never).
+    """
+
+    in_a_row: int
+    most: int
+
+
+class BudgetList(Model):
+    """The budgets of all live agents, the manager first; `default` holds for those without their own."""
+
+    budgets: list[BudgetView]
+    default: BudgetView
 
 
 class QuestionAsked(Model):
@@ -735,6 +794,7 @@ class WaitingKind(StrEnum):
     LOGIN = "login"
     PERMISSION = "permission"  # an agent may not go on before a tool call is allowed or denied
     FAILURE = "failure"  # what was approved, and could not be carried out
+    BUDGET = "budget"  # an agent has used up what it may use in a day, and messages wait for it
 
 
 class WaitingEntry(Model):
@@ -1015,6 +1075,18 @@ class Reported(Model):
     """How often core wants to hear from a harness that `beats`."""
 
     again_seconds: Annotated[float, Field(gt=0, le=3600)] = 5.0
+
+
+class RequestNextTurn(Request[NextTurnAsked]):
+    """Another turn for me, without a message from anybody: `note` comes back as a message from myself.
+
+    It is posted when the messages of the present turn are acked, behind what waits in the inbox then; when
+    nothing is in hand, at once. One is pending at most: a later note takes the place of an earlier one.
+    """
+
+    result: ClassVar[type[Model]] = NextTurnAsked
+    op: Literal["request_next_turn"] = "request_next_turn"
+    note: Annotated[str, Field(min_length=1, max_length=TEXT_MAX_CHARACTERS)]
 
 
 class Report(Request[Reported]):
@@ -1436,6 +1508,46 @@ class RunSchedule(Request[ScheduleView]):
     schedule_id: MessageId
 
 
+class Budgets(Request[BudgetList]):
+    """What agents may use in a day, and have used of it."""
+
+    result: ClassVar[type[Model]] = BudgetList
+    op: Literal["budgets"] = "budgets"
+
+
+BudgetLimit = Annotated[int, Field(ge=0, le=10**15)]
+
+
+class SetBudget(Request[BudgetView]):
+    """Change what an agent may use in a day: what is not named stays as it is, 0 is no limit.
+
+    With `default` its own limits are forgotten first. A limit above what is used lets it go on at once.
+    """
+
+    result: ClassVar[type[Model]] = BudgetView
+    op: Literal["set_budget"] = "set_budget"
+    name: Name
+    turns: BudgetLimit | None = None
+    tokens: BudgetLimit | None = None
+    microdollars: BudgetLimit | None = None
+    default: bool = False
+
+    @model_validator(mode="after")
+    def _something(self) -> "SetBudget":
+        if not self.default and self.turns is None and self.tokens is None and self.microdollars is None:
+            raise ValueError("give turns, tokens, microdollars or default")
+        return self
+
+
+class AnswerBudget(Request[BudgetView]):
+    """The operator's word to an agent that has used up its budget of today."""
+
+    result: ClassVar[type[Model]] = BudgetView
+    op: Literal["answer_budget"] = "answer_budget"
+    name: Name
+    answer: BudgetAnswer
+
+
 class Inbox(Request[MessageList]):
     """Messages to the operator, newest last."""
 
@@ -1573,6 +1685,7 @@ _AGENT: tuple[type[Request[Any]], ...] = (
     Remind,
     Report,
     ReportTurns,
+    RequestNextTurn,
     GetPermissionRules,
     AskPermission,
     ClosePermission,
@@ -1612,6 +1725,9 @@ _HOST: tuple[type[Request[Any]], ...] = (
     AnswerPermission,
     AddPermissionRule,
     RemovePermissionRule,
+    Budgets,
+    SetBudget,
+    AnswerBudget,
     Notes,
     ReadNote,
     NewSession,

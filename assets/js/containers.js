@@ -5,6 +5,7 @@ import { adviceLine } from "./advice.js";
 import { agentSince, inFlight, isIsolated, isRehearsal, tellAgent } from "./agent_words.js";
 import { here } from "./api.js";
 import { contextChip } from "./context_size.js";
+import { budgetChip } from "./budgets.js";
 import { ageOf, h, leet, one, setText, show } from "./dom.js";
 import { errorPlace } from "./forms.js";
 import { syncList } from "./morph.js";
@@ -136,6 +137,7 @@ function badges(agent) {
         { class: "chip bad", "data-key": "bypass", title: "You let it use every tool without asking" },
         "bypass",
       ),
+    budgetChip(agent),
     agent.needs_update && h("span", { class: "chip warn", "data-key": "update" }, "needs update"),
     agent.isolation !== "" &&
       !isIsolated(agent.isolation) &&

@@ -5,6 +5,7 @@ import { takeCharts } from "./charts.js";
 import { showConnection } from "./connection.js";
 import { one, setText, show } from "./dom.js";
 import { download } from "./download.js";
+import { takeForms } from "./forms.js";
 import { takeKeys } from "./keyboard.js";
 import { announce, toast } from "./notices.js";
 import { renderReport, spoken } from "./stats_view.js";
@@ -106,6 +107,8 @@ if (name) {
 }
 takeKeys();
 takeChoices();
+takeForms();
+document.addEventListener("hive:done", () => void load());
 takeCharts(one("#stats-charts"));
 const live = follow({ url: "/messages/stream", load: async () => (await load()).position, onEvent, onConnection: showConnection });
 one("#connection").addEventListener("click", () => live.reload());

@@ -16,7 +16,7 @@ import { count, duration, money, plural } from "./text.js";
  * @typedef {{agent: string|null, since_ms: number, until_ms: number, bucket_ms: number, totals: Sums,
  *   median_ms: number, p95_ms: number, buckets: Bucket[], agents: AgentUsage[], models: ModelUsage[],
  *   tools: {tool: string, calls: number}[], first_turn_ms: number|null, last_turn_ms: number|null,
- *   unread: number, kept_turns: number}} Report
+ *   unread: number, kept_turns: number, budget: import("./types.js").BudgetView|null}} Report
  */
 
 export const DAY_MS = 86_400_000;

@@ -1,6 +1,7 @@
 /** The stats pages' sections: totals, tables, and what is said while there is nothing to show. */
 
 import { here } from "./api.js";
+import { budgetPanel } from "./budgets.js";
 import { drawChart, sourceChip } from "./charts.js";
 import { h, one, setText, show } from "./dom.js";
 import { morph, syncList } from "./morph.js";
@@ -21,6 +22,7 @@ export function renderReport(report) {
   renderTiles(report);
   renderAgents(report);
   renderModels(report);
+  renderBudget(report);
   // Core's own counts are worth a look even when no turn ended; without either there is nothing to draw.
   const charts = chartsOf(report).filter((chart) => !empty || chart.source === "core");
   const any = charts.some((chart) => chart.series.some((each) => each.values.some((value) => value > 0)));
@@ -91,6 +93,15 @@ function renderAgents(report) {
     ),
   );
   fillTable(one("#stats-agents-table"), "By agent", ["agent", ...HEADS, "unread now"], rows);
+}
+
+/** @param {Report} report */
+function renderBudget({ budget }) {
+  const section = document.querySelector("#stats-budget");
+  if (!(section instanceof HTMLElement)) return; // the hive's page has none
+  show(section, budget !== null);
+  const place = one("#stats-budget-panel");
+  if (budget) morph(place, h("div", { id: place.id }, budgetPanel(budget)));
 }
 
 /** A share of the dearest, for the eye; the figure stands beside it. @param {number} value @param {number} most */

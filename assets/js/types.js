@@ -25,7 +25,12 @@
  *   since_ms: number, isolation: string, needs_update: boolean, pid: number|null, restarts: number,
  *   unread: number, note: string, report: HarnessReport, state_bytes: number|null,
  *   has_credentials: boolean, commit: string|null, may_write_to: string[]|null, bypass: boolean,
- *   paused_with: string[]}} AgentView
+ *   paused_with: string[], budget: BudgetView|null}} AgentView
+ *
+ * @typedef {{used: number, limit: number, own: boolean}} BudgetAmount
+ * @typedef {{agent: string, turns: BudgetAmount, tokens: BudgetAmount, microdollars: BudgetAmount,
+ *   day_ends_at_ms: number, day_ends: string, stopped: boolean, left: boolean,
+ *   reached: ("turns"|"tokens"|"microdollars")[], since_ms: number}} BudgetView
  *
  * @typedef {{id: number, kind: ApprovalKind, agent: string, status: ApprovalStatus, requested_by: string,
  *   requested_at_ms: number, resolved_by: string|null, resolved_at_ms: number|null, commit: string|null,
@@ -56,7 +61,7 @@
  *   expires_at_ms: number|null, closed: ""|"answered"|"cancelled"|"expired"|"gone",
  *   answerer: string, message_id: number|null}} QuestionView
  *
- * @typedef {{kind: "approval"|"question"|"stop"|"login"|"permission"|"failure", id: string, who: string, summary: string,
+ * @typedef {{kind: "approval"|"question"|"stop"|"login"|"permission"|"failure"|"budget", id: string, who: string, summary: string,
  *   said: string, since_ms: number, expires_at_ms: number|null, blocked: string[], otherwise: string,
  *   link: string}} WaitingEntry
  * @typedef {{entries: WaitingEntry[], total: number}} WaitingList

@@ -1,6 +1,7 @@
 /** Y0UR C4LL: everything that waits for the operator, as core puts it in order, and the way to each of it. */
 
 import { here } from "./api.js";
+import { budgetAnswers } from "./budgets.js";
 import { ageOf, h, leet, one, setText, show, untilOf } from "./dom.js";
 import { errorPlace } from "./forms.js";
 import { syncList } from "./morph.js";
@@ -10,6 +11,7 @@ import { syncList } from "./morph.js";
 
 const SHOWN_FLAT = 6;
 const CARD = /^#(approval|question|permission)-([1-9][0-9]{0,18})$/;
+const BUDGET = /^#budget-([a-z][a-z0-9-]*)$/;
 
 /** What each kind is called, and its glyph. @type {Record<WaitingEntry["kind"], [string, string]>} */
 const KINDS = {
@@ -19,6 +21,7 @@ const KINDS = {
   login: ["🔑", "login"],
   permission: ["✋", "permission"],
   failure: ["✗", "failed"],
+  budget: ["⏸", "budget"],
 };
 
 /** Where the cards of a kind are, unless they are approvals. @type {Record<string, string[]>} */
@@ -80,6 +83,7 @@ function row(entry) {
       h("span", { class: "words" }, entry.otherwise),
     ),
     entry.kind === "failure" && dismissal(entry),
+    entry.kind === "budget" && budgetAnswers(entry),
   );
 }
 
@@ -112,7 +116,9 @@ function showOnTab(waits) {
  */
 export function reveal(hash) {
   const match = CARD.exec(hash);
-  const target = hash === "#waiting" ? one("#waiting") : match && cardOf(match[1], match[2]);
+  const budget = BUDGET.exec(hash);
+  const card = budget ? rowOf(`budget:${budget[1]}`) : match && cardOf(match[1], match[2]);
+  const target = hash === "#waiting" ? one("#waiting") : card;
   if (!(target instanceof HTMLElement)) return false;
   const fold = target.closest("details");
   if (fold) fold.open = true;
@@ -123,6 +129,11 @@ export function reveal(hash) {
   void target.offsetWidth; // begins the animation anew
   target.classList.add("arrived");
   return true;
+}
+
+/** An entry that has no card elsewhere: what can be done stands in its row. @param {string} key */
+function rowOf(key) {
+  return document.querySelector(`#waiting-list > [data-key="${key}"]`);
 }
 
 /** @param {string} kind @param {string} id */

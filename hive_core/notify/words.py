@@ -21,6 +21,7 @@ _NAMES: Final = {
     WaitingKind.LOGIN: ("login", "logins"),
     WaitingKind.PERMISSION: ("permission", "permissions"),
     WaitingKind.FAILURE: ("failure", "failures"),
+    WaitingKind.BUDGET: ("budget", "budgets"),
 }
 
 

@@ -64,6 +64,10 @@ async def _report_turns(call: Call, request: wire.ReportTurns) -> Answer:
     return await call.actions.report_turns(call.who, request)
 
 
+async def _request_next_turn(call: Call, request: wire.RequestNextTurn) -> Answer:
+    return await call.actions.request_next_turn(call.who, request)
+
+
 async def _permission_rules(call: Call, request: wire.GetPermissionRules) -> Answer:
     return call.actions.permission_rules(call.who, request)
 
@@ -90,6 +94,7 @@ ROUTES: Routes = {
     wire.Remind: _remind,
     wire.Report: _report,
     wire.ReportTurns: _report_turns,
+    wire.RequestNextTurn: _request_next_turn,
     wire.GetPermissionRules: _permission_rules,
     wire.AskPermission: _ask_permission,
     wire.ClosePermission: _close_permission,

@@ -192,6 +192,18 @@ async def _new_session(call: Call, request: wire.NewSession) -> Answer:
     return await call.actions.new_session(call.who, request.name)
 
 
+async def _budgets(call: Call, request: wire.Budgets) -> Answer:
+    return call.actions.budget_list(call.who)
+
+
+async def _set_budget(call: Call, request: wire.SetBudget) -> Answer:
+    return await call.actions.set_budget(call.who, request)
+
+
+async def _answer_budget(call: Call, request: wire.AnswerBudget) -> Answer:
+    return await call.actions.answer_budget(call.who, request)
+
+
 async def _send(call: Call, request: wire.Send) -> Answer:
     return await call.actions.send(call.who, request)
 
@@ -301,6 +313,9 @@ ROUTES: Routes = {
     wire.AnswerPermission: _answer_permission,
     wire.AddPermissionRule: _add_permission_rule,
     wire.RemovePermissionRule: _remove_permission_rule,
+    wire.Budgets: _budgets,
+    wire.SetBudget: _set_budget,
+    wire.AnswerBudget: _answer_budget,
     wire.Notes: _notes,
     wire.ReadNote: _note,
     wire.NewSession: _new_session,

@@ -11,7 +11,7 @@ from hive_core.actions import Actions
 from hive_core.feed import FeedEvent
 from hive_core.metrics import CONTENT_TYPE
 from hive_core.principals import Principal
-from hive_core.web import approvals, permissions, schedules
+from hive_core.web import approvals, budgets, permissions, schedules
 from hive_core.web.approvals import Id
 from hive_core.web.forms import AnswerForm, PurgeForm, SendForm, form
 from hive_core.web.log_tail import LogTail, following
@@ -36,6 +36,7 @@ def routes(actions: Actions, sessions: Sessions, streams: Streams, port_problems
     _add_reading(router, actions, sessions, streams, port_problems)
     router.include_router(approvals.routes(actions))
     router.include_router(permissions.routes(actions))
+    router.include_router(budgets.routes(actions))
     router.include_router(schedules.routes(actions))
     _add_lifecycle(router, actions)
     _add_talking(router, actions)

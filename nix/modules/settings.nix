@@ -76,6 +76,12 @@ in
 
   loop_messages = setting types.ints.unsigned "Messages of two agents to each other after which they are paused; 0 pauses nobody.";
   loop_window_seconds = setting positive "And the seconds within which these are counted.";
+  next_turns_in_a_row = setting types.ints.unsigned "Turns that an agent may ask for itself in a row, without a message from anybody else, before you are asked; 0 for any number.";
+  budget_turns = setting types.ints.unsigned "Turns of one agent in a day; 0 for no limit.";
+  budget_tokens = setting types.ints.unsigned "Tokens of one agent in a day, those read from a cache left out; 0 for no limit.";
+  budget_dollars = setting own.notNegative "Dollars of one agent in a day; 0 for no limit.";
+  budget_warn_percent = setting (between 1 100) "Percent of a limit of its budget at which an agent is told.";
+  time_zone = setting types.str "The time zone in which days begin, such as Europe/Berlin; without, the host's.";
   send_allow = setting (types.attrsOf (types.listOf types.str)) "Whom an agent may write to; one that is not named, everyone.";
 
   notify_urls_file = setting types.path "A file of Apprise URLs, one a line, that only the daemon can read; see *Notifications*.";

@@ -21,6 +21,7 @@ import httpx
 import pytest
 
 from hive_core.authority import OPERATION_OF, Operation
+from hive_core.clock import time_ms
 from hive_shared.names import MANAGER
 from hive_shared.sockets import short_address
 from hive_shared.wire import SURFACES, Surface, op_of
@@ -201,6 +202,16 @@ async def paused_schedule(hive: WholeHive) -> Fields:
     return made
 
 
+async def budget_used_up(hive: WholeHive) -> Fields:
+    """Of bob; once it is answered, others can go on with him."""
+    turn = {"key": hive.fresh_name().encode().hex().zfill(16), "ended_at_ms": time_ms(), "outcome": "ok"}
+    await hive.done("bob", "report_turns", turns=[{**turn, "output_tokens": 5}])
+    listed = (await hive.done("operator", "budgets"))["budgets"]
+    (bob,) = (each for each in listed if each["agent"] == "bob")
+    await hive.done("operator", "set_budget", name="bob", tokens=bob["tokens"]["used"])
+    return {"name": "bob", "answer": "again"}
+
+
 async def message_of_alice(hive: WholeHive) -> Fields:
     sent = await hive.done("operator", "send", to="alice", body=SECRET)
     return {"ids": sent["ids"], "max": 100}
@@ -260,6 +271,10 @@ WIRE = [
     Op("answer_permission", YES, NO, NO, NO, permission_of_alice),
     Op("add_permission_rule", YES, NO, NO, NO, given(name="alice", decision="deny", rule="Bash(rm *)")),
     Op("remove_permission_rule", YES, NO, NO, NO, rule_about_alice),
+    Op("budgets", YES, NO, NO, NO),
+    Op("set_budget", YES, NO, NO, NO, given(name="alice", turns=0)),
+    Op("answer_budget", YES, NO, NO, NO, budget_used_up),
+    Op("request_next_turn", NO, YES, YES, OWN, given(note="go on")),
     Op("remind", NO, YES, YES, OWN, given(body="wake up", after_seconds=86400)),
     Op("reminders", YES, NO, NO, NO, given(name="alice")),
     Op("cancel_reminder", YES, NO, NO, NO, reminder_of_alice),
@@ -400,6 +415,8 @@ WEB = [
     Route("POST", "/resume-schedule/{schedule_id}", part(paused_schedule, "schedule_id")),
     Route("POST", "/run-schedule/{schedule_id}", part(schedule_for_alice, "schedule_id")),
     Route("POST", "/cancel-reminder/{reminder_id}", part(reminder_of_alice, "reminder_id")),
+    Route("POST", "/answer-budget/{name}", part(budget_used_up, "name", answer="{answer}")),
+    Route("POST", "/set-budget/{name}", part(given(name="alice"), "name", turns="0")),
     Route("POST", "/dismiss/{approval_id}", part(failed_spawn, "approval_id")),
     Route("POST", "/cancel-question/{question_id}", part(question_of_alice, "question_id")),
     Route("POST", "/send", part(nothing, to="alice", body="obey")),

@@ -34,7 +34,7 @@ from tests.support.sdk_client import sdk_tools
 AGENT_TOOLS = [
     *("send", "recv", "ask_operator", "cancel_question"),
     *("ask", "answer", "get_loose_ends", "cancel_loose_end"),
-    *("remind", "whoami"),
+    *("remind", "request_next_turn", "whoami"),
 ]
 MANAGER_TOOLS = [
     *AGENT_TOOLS,

@@ -9,6 +9,7 @@ from pathlib import Path
 from hive_core.approvals import Approvals
 from hive_core.audit import Audit
 from hive_core.broker import Broker, BrokerLimits
+from hive_core.budgets import Budgets, BudgetSettings
 from hive_core.principals import Principal
 from hive_core.questions import Questions
 from hive_core.registry import Registry
@@ -54,6 +55,7 @@ class Parts:
     approvals: Approvals
     questions: Questions
     reminders: Reminders
+    budgets: Budgets
     told: list[Message] = field(default_factory=list)
 
     async def send(self, to: str, body: str = "hello", sender: Principal = ALICE) -> int:
@@ -82,6 +84,7 @@ async def build(
     agents: Sequence[str] = ("alice", "bob"),
     limits: BrokerLimits = UNLIMITED,
     clock: FakeClock | None = None,
+    budget: BudgetSettings | None = None,
 ) -> Parts:
     """All parts on the database at `path`; `agents` are added if they are new."""
     clock = clock or FakeClock()
@@ -95,11 +98,14 @@ async def build(
     for name in agents:
         if registry.get(name) is None:
             await registry.add(name, "manager" if name == MANAGER else "agent", hashed_port(name))
-    broker = Broker(store, registry, audit, limits, clock=clock, monotonic=clock.monotonic)
+    budgets = Budgets(store, audit, budget, clock=clock)
+    broker = Broker(store, registry, audit, limits, clock=clock, monotonic=clock.monotonic, budget=budgets)
+    budgets.on_stop = broker.hold
+    await budgets.open()
     await broker.open()
     questions = Questions(store, broker, audit, clock=clock)
     approvals, reminders = Approvals(store, broker, audit, clock=clock), Reminders(store, audit, clock=clock)
-    parts = Parts(store, clock, audit, registry, broker, approvals, questions, reminders)
+    parts = Parts(store, clock, audit, registry, broker, approvals, questions, reminders, budgets)
     broker.subscribe(parts.told.append)
     return parts
 
@@ -111,9 +117,10 @@ async def running(
     agents: Sequence[str] = ("alice", "bob"),
     limits: BrokerLimits = UNLIMITED,
     clock: FakeClock | None = None,
+    budget: BudgetSettings | None = None,
 ) -> AsyncIterator[Parts]:
     """As `build`, closed at the end."""
-    parts = await build(path, agents=agents, limits=limits, clock=clock)
+    parts = await build(path, agents=agents, limits=limits, clock=clock, budget=budget)
     try:
         yield parts
     finally:

@@ -22,6 +22,7 @@ from hive_core.containers.base import BuildFailed, Condition, ContainerSpec, Sta
 from hive_core.deploy import Deployer
 from hive_core.feed import Feed
 from hive_core.lifecycle import Lifecycle
+from hive_core.next_turns import NextTurns
 from hive_core.nix_module.risks import risk_flags
 from hive_core.permissions import Permissions
 from hive_core.principals import Principal
@@ -261,6 +262,8 @@ async def _build(root: Path, runtime: ObedientRuntime, given: dict[str, object])
             describe=_describe,
             usage=Usage(parts.store),
             permissions=Permissions(parts.store, parts.audit),
+            budgets=parts.budgets,
+            next_turns=NextTurns(parts.store, parts.broker, parts.registry, parts.questions, parts.audit),
             schedules=Schedules(parts.store, parts.broker, parts.audit),
         )
     )

@@ -14,6 +14,7 @@ from hive_core.approvals import Approvals
 from hive_core.audit import Audit
 from hive_core.auto_update import AutoUpdate
 from hive_core.broker import Broker
+from hive_core.budgets import Budgets
 from hive_core.builds import Builds
 from hive_core.config import Settings
 from hive_core.config_repo import ConfigRepo
@@ -21,6 +22,7 @@ from hive_core.containers.base import Bind, Condition, ContainerSpec, ContainerS
 from hive_core.deploy import Deployer
 from hive_core.feed import Feed
 from hive_core.lifecycle import Lifecycle
+from hive_core.next_turns import NextTurns
 from hive_core.nix_module.risks import risk_flags
 from hive_core.permissions import Permissions
 from hive_core.proposals import Proposals
@@ -191,7 +193,9 @@ async def _build(tmp_path: Path, assets: Path, given: Mapping[str, Any]) -> WebH
     feed, audit = Feed(), Audit(store)
     registry = Registry(store)
     await registry.load()
-    broker = Broker(store, registry, audit)
+    budgets = Budgets(store, audit)
+    broker = Broker(store, registry, audit, budget=budgets)
+    budgets.on_stop = broker.hold
     await broker.open()
     roster = Roster(
         registry, feed, settings.paths, unread=broker.unread, isolation="not isolated", rules=broker.rules
@@ -207,11 +211,12 @@ async def _build(tmp_path: Path, assets: Path, given: Mapping[str, Any]) -> WebH
     proposals = Proposals(paths, registry, approvals, config, risk_flags)
     deployer = Deployer(paths, registry, approvals, proposals, lifecycle, builds, lambda name: None)
     updates = AutoUpdate(registry, broker, audit, roster, lifecycle, enabled=False, parallel=1)
+    questions = Questions(store, broker, audit)
     parts = Parts(
         registry=registry,
         broker=broker,
         approvals=approvals,
-        questions=Questions(store, broker, audit),
+        questions=questions,
         reminders=Reminders(store, audit),
         audit=audit,
         feed=feed,
@@ -225,6 +230,8 @@ async def _build(tmp_path: Path, assets: Path, given: Mapping[str, Any]) -> WebH
         describe=_describe,
         usage=Usage(store),
         permissions=Permissions(store, audit),
+        budgets=budgets,
+        next_turns=NextTurns(store, broker, registry, questions, audit),
         schedules=Schedules(store, broker, audit),
     )
     actions = Actions(parts)

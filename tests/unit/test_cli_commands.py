@@ -213,6 +213,22 @@ LOGIN_WAITS = wire.WaitingEntry(
     link="agents/bob/",
 )
 
+BUDGETS = wire.BudgetList(
+    budgets=[
+        wire.BudgetView(
+            agent="alice",
+            turns=wire.BudgetAmount(used=200, limit=200, own=True),
+            tokens=wire.BudgetAmount(used=1_234_567, limit=5_000_000),
+            day_ends_at_ms=1,
+            day_ends="00:00 Europe/Berlin",
+            stopped=True,
+            reached=["turns"],
+        )
+    ],
+    default=wire.BudgetView(
+        agent="", tokens=wire.BudgetAmount(limit=5_000_000), day_ends_at_ms=1, day_ends="00:00 Europe/Berlin"
+    ),
+)
 REQUESTS = [
     (["status"], wire.DaemonStatus(), STATUS),
     (["url"], wire.MakeLoginUrl(), LOGIN),
@@ -312,6 +328,33 @@ REQUESTS = [
     (["reminders", "list"], wire.Reminders(), wire.ReminderList(reminders=[REMINDER])),
     (["reminders", "list", "alice"], wire.Reminders(name="alice"), wire.ReminderList(reminders=[REMINDER])),
     (["reminders", "cancel", "4"], wire.CancelReminder(reminder_id=4), REMINDER),
+    (["budgets"], wire.Budgets(), BUDGETS),
+    (["budget", "alice"], wire.Budgets(), BUDGETS),
+    (
+        ["budget", "alice", "--turns", "200", "--tokens", "1.5M", "--dollars", "none"],
+        wire.SetBudget(name="alice", turns=200, tokens=1_500_000, microdollars=0),
+        BUDGETS.budgets[0],
+    ),
+    (
+        ["budget", "alice", "--default", "--dollars", "7.50"],
+        wire.SetBudget(name="alice", microdollars=7_500_000, default=True),
+        BUDGETS.budgets[0],
+    ),
+    (
+        ["budget", "alice", "--again"],
+        wire.AnswerBudget(name="alice", answer=wire.BudgetAnswer.AGAIN),
+        BUDGETS.budgets[0],
+    ),
+    (
+        ["budget", "alice", "--one-turn"],
+        wire.AnswerBudget(name="alice", answer=wire.BudgetAnswer.ONE_TURN),
+        BUDGETS.budgets[0],
+    ),
+    (
+        ["budget", "alice", "--wait"],
+        wire.AnswerBudget(name="alice", answer=wire.BudgetAnswer.WAIT),
+        BUDGETS.budgets[0],
+    ),
     (["permissions", "list"], wire.Permissions(), PERMISSIONS),
     (
         ["permissions", "allow", "5"],
@@ -1082,3 +1125,39 @@ def test_help_documents_the_exit_codes_and_the_shared_options(run: Run, command:
     assert "0 done, 1 refused or failed, 2 wrong usage, 3 the daemon is not reachable" in words
     for option in ("--json", "--root", "--socket", "--config"):
         assert option in words
+
+
+# --- budgets ------------------------------------------------------------------
+
+
+def test_budgets_tell_what_is_used_of_what_and_whose_limit_it_is(run: Run, host: HostSurface) -> None:
+    host.replies["budgets"] = BUDGETS
+    told = " ".join(run("budgets").out.split())
+    assert "alice 200 of 200 1,234,567 of 5,000,000 (default) $0.00 stopped; goes on in 0s" in told
+    assert "(default) no limit 5,000,000 no limit" in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--turns", "many"], "--turns"),
+        (["--tokens", "1.5"], "whole number"),
+        (["--dollars", "nan"], "--dollars"),
+        (["--dollars", "-1"], "--dollars"),
+        (["--again", "--wait"], "one of"),
+        (["--again", "--turns", "3"], "either limits"),
+    ],
+)
+def test_a_budget_that_makes_no_sense_is_refused_before_anybody_is_asked(
+    run: Run, host: HostSurface, arguments: list[str], word: str
+) -> None:
+    ended = run("budget", "alice", *arguments)
+    assert (ended.code, word in ended.err) == (2, True)
+    assert not host.asked("set_budget")
+
+
+def test_the_budget_of_an_agent_that_is_not_here_is_told_of(run: Run, host: HostSurface) -> None:
+    host.replies["budgets"] = BUDGETS
+    ended = run("budget", "bob")
+    assert ended.code != 0
+    assert "bob is not here" in ended.err
