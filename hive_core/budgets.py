@@ -203,9 +203,9 @@ class Budgets:
         given = {kind: getattr(request, kind) for kind in KINDS if getattr(request, kind, None) is not None}
 
         def change(row: Row) -> Row:
-            forgotten: dict[str, Any] = dict.fromkeys(KINDS) if request.default else {}
-            changed = {**forgotten, **given}
-            added = {f"added_{kind}": 0 for kind in changed}  # the new limit is that of today, too
+            forgotten = KINDS if request.default else ()
+            changed: dict[str, Any] = {**dict.fromkeys(forgotten), **given}
+            added: dict[str, Any] = {f"added_{kind}": 0 for kind in changed}  # it is the limit of today, too
             return replace(row, **changed, **added, one_more=0, left=False)
 
         named = ", ".join(f"{kind} {value or 'without limit'}" for kind, value in given.items())
