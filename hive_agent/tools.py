@@ -174,7 +174,12 @@ class RemindArguments(Arguments):
     after_seconds: Annotated[float | None, Field(description="In how many seconds. Either this or `at`.")] = (
         None
     )
-    at: Annotated[float | None, Field(description="At which Unix time in seconds.")] = None
+    at: Annotated[
+        float | str | None,
+        Field(
+            description="At which time: ISO 8601 with its zone (2026-11-23T09:00:00+01:00), or Unix seconds."
+        ),
+    ] = None
 
 
 class RequestNextTurnArguments(Arguments):
@@ -307,7 +312,8 @@ class Toolbox:
         return f"{asked.kind.capitalize()} {asked.id} is taken back; {what}."
 
     async def remind(self, asked: RemindArguments) -> str:
-        reminder = await self._call(Remind(body=asked.body, after_seconds=asked.after_seconds, at=asked.at))
+        fields = {"body": asked.body, "after_seconds": asked.after_seconds, "at": asked.at}
+        reminder = await self._call(Remind.model_validate(fields))
         return f"Reminder {reminder.reminder_id} is set for {_utc(reminder.due_at_ms)}; it wakes you then."
 
     async def request_next_turn(self, asked: RequestNextTurnArguments) -> str:
@@ -488,7 +494,7 @@ TOOLS = (
     ),
     Tool(
         "remind",
-        "Set a reminder: a message from yourself, in after_seconds or at a Unix time. Use this instead of"
+        "Set a reminder: a message from yourself, in after_seconds or at a time. Use this instead of"
         " sleeping or polling, then end the turn.",
         RemindArguments,
     ),

@@ -10,6 +10,7 @@ Sender, agent and host are never fields: they are what socket the request came i
 
 import json
 from collections.abc import Iterable
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
@@ -1053,8 +1054,27 @@ class ClosePermission(Request[Empty]):
         return self
 
 
+def _unix_seconds(value: object) -> object:
+    """ISO 8601 with a time zone as Unix seconds; whatever else it is, the type decides."""
+    if not isinstance(value, str) or value.replace(".", "", 1).isdecimal():
+        return value
+    try:
+        moment = datetime.fromisoformat(value.strip())
+    except ValueError:
+        raise ValueError(f"is no time: write {MOMENT}") from None
+    if moment.tzinfo is None:
+        raise ValueError(f"has no time zone: write {MOMENT}")
+    return moment.timestamp()
+
+
+MOMENT = "a Unix time in seconds, or ISO 8601 with its time zone, such as 2026-11-23T09:00:00+01:00"
+
+
 class Remind(Request[ReminderSet]):
-    """Send `body` to my own inbox in `after_seconds`, or `at` a Unix time in seconds."""
+    """Send `body` to my own inbox in `after_seconds`, or `at` a time.
+
+    That is a Unix time in seconds, or ISO 8601 with its time zone: `2026-11-23T09:00:00+01:00`, or with `Z`.
+    """
 
     result: ClassVar[type[Model]] = ReminderSet
     op: Literal["remind"] = "remind"
@@ -1063,6 +1083,7 @@ class Remind(Request[ReminderSet]):
     at: Annotated[float, Field(ge=0, le=2**40, allow_inf_nan=False)] | None = None
 
     _body = field_validator("body")(_check_body)
+    _at = field_validator("at", mode="before")(_unix_seconds)
 
     @model_validator(mode="after")
     def _one_time(self) -> "Remind":

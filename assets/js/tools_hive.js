@@ -46,7 +46,7 @@ function cancelQuestion(input) {
 /** @type {Renderer} */
 function remind(input) {
   const after = asText(input.after_seconds ?? input.delay_seconds);
-  const at = Number(input.at) || 0;
+  const at = Number(input.at) || Date.parse(asText(input.at)) / 1000 || 0; // Unix seconds, or ISO 8601
   const when = after ? `in ${after} s` : at > 0 ? `at ${clock(at * 1000)}` : "";
   const body = asText(input.body ?? input.message);
   const line = [verb("remind"), when && ` ${when}`, ": "];

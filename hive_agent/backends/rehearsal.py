@@ -54,6 +54,7 @@ _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 _SPLIT = re.compile(r"(?:\s*(?:\n|;|,?\s(?:and\s+)?then\s)\s*)+", re.IGNORECASE)
 _NUMBER = r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>s|m|h)?[a-z]*"
+_OCCASION = re.compile(r"^\[(?:reminder|next turn|schedule [^\]]*)\]")  # what core writes before it
 _PLEASE_ANSWER = re.compile(r"\bplease\s+answer\b[:,]?\s*(?P<text>.*)", re.IGNORECASE | re.DOTALL)
 
 
@@ -403,7 +404,7 @@ class _Play:
             await self._answer_peer(tools, woken)
 
     async def _follow(self, tools: Tools, woken: Woken) -> None:
-        body = woken.body.removeprefix("[reminder]").removeprefix("[next turn]").strip()
+        body = _OCCASION.sub("", woken.body).strip()
         commands, unknown = read_commands(body, self._config.role)
         asked = _PLEASE_ANSWER.match(body)
         if not commands and asked is not None:

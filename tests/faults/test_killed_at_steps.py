@@ -1,10 +1,11 @@
-"""The daemon killed with SIGKILL at each step of send, recv, ack, spawn and destroy, and started again."""
+"""The daemon killed with SIGKILL at each step of send, recv, ack, spawn, destroy and what comes at a time."""
 
 import asyncio
 import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import TypeVar
 
 import pytest
 
+from hive_core.clock import time_ms
 from hive_core.doctor import Verdict
 from hive_core.invariants import examine
 from hive_shared import wire
@@ -258,6 +260,52 @@ async def test_a_destroy_is_done_or_can_be_asked_for_again_and_keeps_the_state(
     assert [message.body for message in await received(core)] == ["waits"]
     assert (core.paths.state("alice") / "notes.md").read_text() == "dear"
     await eventually(lambda: holds(core), "the invariants hold", every_seconds=0.1)
+
+
+def make_due(core: Core) -> None:
+    """What is to come at some time is to come now; what comes every year has come twice since."""
+    now_ms = time_ms()
+    with contextlib.closing(sqlite3.connect(core.paths.database, timeout=60)) as database, database:
+        database.execute("update reminder set due_at_ms = ?", (now_ms,))
+        database.execute("update schedule set next_at_ms = ?", (now_ms - 2 * 366 * 86_400_000,))
+
+
+@pytest.mark.parametrize("point", ["after hive_core.{what}", "before hive_core.broker:Broker._arrived"])
+@pytest.mark.parametrize("what", ["reminders:Reminders._deliver", "schedules:Schedules._settle"])
+async def test_what_comes_at_a_time_comes_once_though_the_daemon_dies_of_it(
+    core: Core, what: str, point: str
+) -> None:
+    await core.start(die=point.format(what=what))
+    await core.call(wire.Spawn(name="alice"))
+    later = wire.Remind(body="look", after_seconds=86_400)
+    if what.startswith("reminders"):
+        await eventually(lambda: core.paths.socket("alice").exists(), "alice's socket is there")
+        await call_once(core.paths.socket("alice"), later)
+    else:
+        await core.call(wire.AddSchedule(name="alice", cron="0 0 1 1 *", body="look"))
+    make_due(core)
+    core.arm()
+    with contextlib.suppress(HiveError):  # it looks at its times anew, and dies
+        if what.startswith("reminders"):
+            await call_once(core.paths.socket("alice"), later)
+        else:
+            await core.call(wire.AddSchedule(name="alice", cron="0 0 1 1 *", body="look"))
+    await core.died()
+    await core.start()
+
+    async def nothing_is_due() -> bool:
+        reminders = (await core.call(wire.Reminders())).reminders
+        schedules = (await core.call(wire.Schedules())).schedules
+        times = [each.due_at_ms for each in reminders] + [each.next_runs_ms[0] for each in schedules]
+        return all(at_ms > time_ms() for at_ms in times)
+
+    await eventually(nothing_is_due, "what was due was dealt with", every_seconds=0.02)
+    everything = (await core.call(wire.Messages())).messages
+    (message,) = [each for each in everything if each.to == "alice"]
+    if what.startswith("schedules"):
+        assert message.body.endswith("2 runs were missed before] look")
+    assert [each.id for each in await received(core)] == [message.id]
+    assert await broken(core) == []
 
 
 async def test_a_message_whose_harness_is_killed_again_and_again_is_set_aside(core: Core) -> None:

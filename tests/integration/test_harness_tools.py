@@ -216,6 +216,8 @@ async def test_questions_and_reminders_say_what_happens_next(hive: Hive) -> None
 
     assert "2023-11-14 22:13:20 UTC" in await hive.call("remind", body="look", after_seconds=60)
     assert hive.core.asked(Remind)[0].after_seconds == 60
+    await hive.call("remind", body="look", at="2026-11-23T09:00:00+01:00")
+    assert hive.core.asked(Remind)[1].at == 1_795_420_800
 
 
 async def test_a_question_can_have_a_time_to_live_and_be_taken_back(hive: Hive) -> None:
@@ -267,6 +269,7 @@ async def test_what_is_open_is_listed_with_others_words_as_data(hive: Hive) -> N
         ("send", {"to": "bob", "body": "x" * 300_000}, "/shared"),
         ("recv", {"wait_seconds": 1000}, "field wait_seconds"),
         ("remind", {"body": "x"}, "after_seconds or at"),
+        ("remind", {"body": "x", "at": "2026-11-23T09:00"}, "field at: has no time zone"),
         ("ask_operator", {"question": ""}, "field question"),
         ("ask_operator", {"question": "x", "ttl_seconds": 0}, "field ttl_seconds"),
         ("cancel_question", {"question_id": "x"}, "field question_id"),

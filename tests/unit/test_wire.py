@@ -71,6 +71,13 @@ def test_the_manager_may_not_do_what_only_the_host_may() -> None:
         ({"op": "ack", "ids": [0]}, errors.BadRequest, "ids.0"),
         ({"op": "ack", "ids": [2**70]}, errors.BadRequest, "ids.0"),
         ({"op": "remind", "body": "x"}, errors.BadRequest, "after_seconds or at"),
+        ({"op": "remind", "body": "x", "at": "tomorrow"}, errors.BadRequest, "field at: is no time"),
+        ({"op": "remind", "body": "x", "at": "2026-11-23T09:00"}, errors.BadRequest, "at: has no time zone"),
+        (
+            {"op": "remind", "body": "x", "at": "0001-01-01T00:00+14:00"},
+            errors.BadRequest,
+            "at: Input should",
+        ),
         ({"op": "status", "id": "x" * 200}, errors.BadRequest, "id"),
         ({"op": "send", "to": "bob", "body": "x" * 300_000}, errors.BodyTooLarge, "/shared"),
     ],
@@ -80,6 +87,23 @@ def test_a_bad_request_is_told_the_field(
 ) -> None:
     with pytest.raises(kind, match=says):
         parse_request(Surface.AGENT, fields)
+
+
+@pytest.mark.parametrize(
+    "at",
+    [
+        1_795_420_800,
+        1_795_420_800.0,
+        "1795420800",
+        "2026-11-23T09:00:00+01:00",
+        "2026-11-23T08:00Z",
+        " 2026-11-23 03:00:00-05:00 ",
+    ],
+)
+def test_the_time_of_a_reminder_is_unix_or_iso_8601_with_its_zone(at: object) -> None:
+    request = parse_request(Surface.AGENT, {"op": "remind", "body": "x", "at": at})
+    assert isinstance(request, wire.Remind)
+    assert request.at == 1_795_420_800
 
 
 @given(st.dictionaries(st.text(max_size=8), json_values, max_size=4), st.sampled_from(list(Surface)))
