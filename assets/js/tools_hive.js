@@ -7,6 +7,7 @@ import { asText, clock, headline, remaining, shorten } from "./text.js";
 
 /** @typedef {import("./tool_parts.js").Renderer} Renderer */
 /** @typedef {import("./tool_parts.js").Entry} Entry */
+/** @typedef {import("./dom.js").Child} Child */
 
 /** @type {Renderer} */
 function send(input) {
@@ -25,17 +26,41 @@ function recv(input) {
   return [verb("recv"), wait > 0 && aside(`  waits up to ${wait} s`), most > 1 && aside(`  at most ${most}`)];
 }
 
-/** @type {Renderer} */
-function askOperator(input) {
+/** @param {Record<string, unknown>} input @param {Child[]} begin */
+function question(input, begin) {
   const options = listOf(input.options).map(asText);
   const seconds = Number(input.ttl_seconds) || 0;
-  const question = asText(input.question);
+  const text = asText(input.question);
   const rest = [
     options.length > 0 && aside(`  [ ${options.join(input.multi === true ? " + " : " | ")} ]`),
     seconds > 0 && aside(`  closes in ${remaining(seconds * 1000, 0)}`),
   ];
-  if (isShort(question)) return [verb("ask operator"), ": ", quoted(question, 600), ...rest];
-  return [fold([verb("ask operator"), ": ", quoted(headline(question, 100)), ...rest, linesOf(question)], question)];
+  if (isShort(text)) return [...begin, ": ", quoted(text, 600), ...rest];
+  return [fold([...begin, ": ", quoted(headline(text, 100)), ...rest, linesOf(text)], text)];
+}
+
+/** @type {Renderer} */
+function askOperator(input) {
+  return question(input, [verb("ask operator")]);
+}
+
+/** @type {Renderer} */
+function ask(input) {
+  const reply = asText(input.in_reply_to);
+  return question(input, [verb("ask"), " → ", whom(input.to), reply && aside(` ↩ #${shorten(reply, 20)}`)]);
+}
+
+/** @type {Renderer} */
+function answer(input) {
+  const text = asText(input.answer);
+  const begin = [verb("answer"), ` question #${shorten(asText(input.id), 20) || "?"}: `];
+  if (isShort(text)) return [...begin, quoted(text, 600)];
+  return [fold([...begin, quoted(headline(text, 100)), linesOf(text)], text)];
+}
+
+/** @type {Renderer} */
+function cancelLooseEnd(input) {
+  return [verb("cancel"), ` ${shorten(asText(input.kind), 20)} #${shorten(asText(input.id), 20) || "?"}`];
 }
 
 /** @type {Renderer} */
@@ -88,6 +113,10 @@ const TOOLS = [
   ["send", send],
   ["recv", recv],
   ["ask_operator", askOperator],
+  ["ask", ask],
+  ["answer", answer],
+  ["get_loose_ends", () => [verb("loose ends")]],
+  ["cancel_loose_end", cancelLooseEnd],
   ["cancel_question", cancelQuestion],
   ["remind", remind],
   ["whoami", () => [verb("whoami")]],

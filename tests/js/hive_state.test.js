@@ -16,7 +16,7 @@ class Server {
   constructor() {
     this.at = 0;
     this.log = [];
-    this.told = { agents: [agent("hm1nd", "running")], tombstones: [], approvals: [], questions: [], inbox: [], messages: [], activity: [] };
+    this.told = { agents: [agent("hm1nd", "running")], tombstones: [], approvals: [], questions: [], asks: [], inbox: [], messages: [], activity: [] };
     this.hive = { running: 0 };
   }
 
@@ -36,7 +36,7 @@ class Server {
   step() {
     const { told } = this;
     const id = this.at + 1;
-    switch (random(7)) {
+    switch (random(8)) {
       case 0: {
         const changed = agent(NAMES[random(4)], ["running", "stopped", "crashed"][random(3)]);
         this.put("agents", changed, "name");
@@ -69,7 +69,14 @@ class Server {
         told.questions = told.questions.filter((each) => !each.closed);
         return this.tell("question", next);
       }
-      case 5:
+      case 5: {
+        const known = told.asks.find(() => random(2));
+        const next = known ? { ...known, closed: "gone" } : { id, question: "?", answer: null, closed: "", answerer: "bob" };
+        this.put("asks", next);
+        told.asks = told.asks.filter((each) => !each.closed);
+        return this.tell("ask", next);
+      }
+      case 6:
         told.tombstones = [agent(NAMES[1 + random(3)], "tombstone")];
         return this.tell("tombstones", { agents: told.tombstones });
       default:
@@ -88,6 +95,7 @@ function assertSame(page, server) {
   assert.deepEqual(page.tombstones, server.told.tombstones);
   assert.deepEqual(byId(page.openApprovals), byId(server.told.approvals.filter((each) => each.status !== "deployed")));
   assert.deepEqual(byId(page.questions), byId(server.told.questions));
+  assert.deepEqual(byId(page.asks), byId(server.told.asks));
   assert.deepEqual(ids(page.messages), ids(server.told.messages));
   assert.deepEqual(page.hive, server.hive);
   assert.equal(page.position, `e-${server.at}`);

@@ -50,7 +50,7 @@ const SHAPES = [null, undefined, 0, -1, 1e308, NaN, true, [], [[]], {}, [null], 
 const FIELDS = [
   "command", "description", "timeout", "file_path", "offset", "limit", "old_string", "new_string", "edits", "content", "pattern", "path", "glob",
   "todos", "url", "prompt", "query", "allowed_domains", "to", "body", "question", "options", "ttl_seconds", "name", "note", "input", "plan", "skill",
-  "notebook_path", "new_source", "patch", "in_reply_to", "after_seconds", "at", "agent", "commit_ref", "lines", "args", "changes", "constructor",
+  "notebook_path", "new_source", "patch", "in_reply_to", "after_seconds", "at", "agent", "commit_ref", "lines", "args", "changes", "constructor", "answer", "id", "kind",
 ]; // prettier-ignore
 
 let seed = 17;
