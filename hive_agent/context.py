@@ -76,7 +76,7 @@ class Context:
                 self._see_models(_object(line.get("modelUsage")))
             case "system", "compact_boundary":
                 self.kept.tokens = _count(_object(line.get("compact_metadata")), "post_tokens")
-                self.kept.floor_tokens = -1
+                self.compacted()
         if before != (self.tokens, self.window_tokens):
             self._tell()
 
@@ -116,6 +116,10 @@ class Context:
         if self.kept.floor_tokens < 0 < self.tokens:
             self.kept.floor_tokens = self.tokens
         self._save()
+
+    def compacted(self) -> None:
+        """How small it has become, the next turn tells; until then it is not compacted again."""
+        self.kept.floor_tokens = -1
 
     def forget(self) -> None:
         """The next turn begins a new conversation."""

@@ -138,7 +138,10 @@ class Upkeep:
     async def _compact(self) -> bool:
         result = await self._runner.compact()
         self._record(result.stats)
-        return result.outcome is Outcome.OK
+        if result.outcome is not Outcome.OK:
+            return False
+        self._context.compacted()  # also where there was nothing to compact
+        return True
 
     async def _reset(self) -> bool:
         if not has_notes(self._state_dir):

@@ -447,7 +447,7 @@ class _Turn:
             "output_tokens": stats.output_tokens,
             "cache_read_input_tokens": stats.cache_read_tokens,
         }
-        line = {
+        line: dict[str, Any] = {
             "type": "result",
             "subtype": "success" if well else "error_during_execution",
             "is_error": not well,
@@ -457,6 +457,8 @@ class _Turn:
             "usage": usage,
             "session_id": self._backend._session,
         }
+        if limit := self._context_limit():
+            line["modelUsage"] = {self._backend.model: {"contextWindow": limit}}
         cleaned: dict[str, Any] = json.loads(self._redactor.clean(json.dumps(line).encode()))
         return cleaned
 

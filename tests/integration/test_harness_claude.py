@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from tests.support.scripted_api import (
     Script,
     ScriptedApi,
     ToolUse,
+    Usage,
     rate_limited,
 )
 
@@ -149,3 +151,46 @@ async def test_without_credentials_nothing_is_started_and_nothing_is_taken(
             await core.until(lambda: core.reports and core.reports[-1].badge is Badge.NEEDS_LOGIN)
             assert harness.state()["login"]["needed"] is True
             assert core.leased == {}
+
+
+async def test_a_long_conversation_saves_notes_and_is_compacted_before_the_next_message(
+    tmp_path: Path, claude_cli: Path
+) -> None:
+    notes = tmp_path / "state" / "notes.md"
+    large = Usage(input_tokens=10, cache_read_input_tokens=159_000, cache_creation_input_tokens=990)
+    asked: list[str] = []
+
+    def script(request: Request) -> Answer:
+        asked.append(request.prompt)
+        if "long job" in request.prompt:
+            return Reply("Done.", usage=large)
+        if "This turn is from the harness" in request.prompt:
+            written = any("notes.md" in text for text in request.tool_results)
+            content = {"file_path": str(notes), "content": "We build the bridge."}
+            return Reply("Saved.", usage=large) if written else Reply(ToolUse("Write", content), usage=large)
+        if "next job" in request.prompt:
+            return Reply("Done too.", usage=Usage(input_tokens=18_000))
+        return Reply("<summary>We did a long job.</summary>")
+
+    async with claude_agent(tmp_path, claude_cli, script) as (core, harness, api):
+        await core.put("long job")
+        await core.put("next job")
+        await core.until(lambda: core.acked == [1, 2], seconds=PATIENCE_SECONDS)
+
+        assert harness.context.window_tokens == 200_000
+        assert harness.context.tokens == 18_130
+        assert notes.read_text() == "We build the bridge."
+        told = [note["text"] for note in events(harness, "note")]
+        assert told[0] == "the context has 160000 tokens of 200000; saving notes before compacting"
+        assert told[-1] == "compacted"
+        steps = [step for step, _ in groupby(map(_step, asked))]
+        assert steps == ["long job", "notes", "summary", "next job"]
+        assert "We did a long job." in str(api.requests[-1].messages), "the summary goes on"
+        assert [end["outcome"] for end in events(harness, "turn_end")] == ["ok", "ok"]
+        compacting = [report for report in core.reports if report.badge is Badge.COMPACTING]
+        assert compacting[0].context_tokens == 160_000
+
+
+def _step(prompt: str) -> str:
+    words = {"long job": "long job", "next job": "next job", "This turn is from the harness": "notes"}
+    return next((word for begins, word in words.items() if begins in prompt), "summary")

@@ -151,6 +151,18 @@ async def test_a_notes_turn_that_does_not_fit_any_more_leads_to_compaction(
         await core.until(lambda: steps(backend) == ["message", "notes", "compact"])
 
 
+async def test_a_compaction_that_had_nothing_to_do_is_not_repeated_at_once(
+    core: FakeCore, tmp_path: Path
+) -> None:
+    backend = grown(160_000, 160_000, 161_000)
+    backend.compacted_tokens = None
+    await core.put("long job")
+    await core.put("next job")
+    async with running(harness_config(tmp_path), backend):
+        await core.until(lambda: core.acked == [1, 2])
+        assert steps(backend) == ["message", "notes", "compact", "message"]
+
+
 async def test_a_notes_turn_is_bounded(core: FakeCore, tmp_path: Path) -> None:
     backend = grown(160_000)
     async with running(harness_config(tmp_path), backend) as harness:

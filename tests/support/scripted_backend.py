@@ -56,7 +56,9 @@ class ScriptedBackend:
         self.compactions = 0
         self.compact_outcome = Outcome.OK
         self.sizes: list[int] = []  # of the prompts of the next turns, in tokens
-        self.compacted_tokens = 0  # what is left after a compaction
+        self.compacted_tokens: int | None = (
+            0  # what is left after a compaction; None: there was nothing to do
+        )
         self.done: list[str] = []  # in order: the first line of each prompt, "compact", "new session"
         self.models: list[str] = ["sonnet"]
         self.sessions = 0
@@ -114,7 +116,7 @@ class ScriptedBackend:
                 yield result(Outcome.CANCELLED)
                 return
             metadata = {"post_tokens": self.compacted_tokens}
-            if self.compact_outcome is Outcome.OK:
+            if self.compact_outcome is Outcome.OK and self.compacted_tokens is not None:
                 boundary = {"type": "system", "subtype": "compact_boundary", "compact_metadata": metadata}
                 yield StreamLine(boundary)
             yield result(self.compact_outcome)
