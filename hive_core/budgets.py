@@ -200,15 +200,15 @@ class Budgets:
 
     async def set(self, who: Principal, request: SetBudget) -> BudgetView:
         """Other limits from now on; what is not named stays, 0 is none, `default` forgets its own ones."""
-        given = {kind: getattr(request, kind) for kind in KINDS if getattr(request, kind, None) is not None}
+        asked = request.model_dump(include={*map(str, KINDS)}, exclude_none=True)
 
         def change(row: Row) -> Row:
-            forgotten = KINDS if request.default else ()
-            changed: dict[str, Any] = {**dict.fromkeys(forgotten), **given}
+            changed: dict[str, Any] = dict.fromkeys(KINDS if request.default else ())
+            changed.update(asked)
             added: dict[str, Any] = {f"added_{kind}": 0 for kind in changed}  # it is the limit of today, too
             return replace(row, **changed, **added, one_more=0, left=False)
 
-        named = ", ".join(f"{kind} {value or 'without limit'}" for kind, value in given.items())
+        named = ", ".join(f"{kind} {value or 'without limit'}" for kind, value in asked.items())
         detail = "; ".join(part for part in ("the default" if request.default else "", named) if part)
         return await self._changed_by(who, "set_budget", request.name, detail, change)
 

@@ -182,7 +182,6 @@ _FORMS = (
         lambda m: Command("remind", {"after_seconds": _seconds(m), "body": _text(m)}),
     ),
     _form(r"next\s+turn\s*:?\s+(?P<text>.+)", lambda m: Command("request_next_turn", {"note": _text(m)})),
-    _form(r"next\s+turn\s*:?\s+(?P<text>.+)", lambda m: Command("request_next_turn", {"note": _text(m)})),
     _form(rf"wait\s+(?:for\s+)?{_NUMBER}", lambda m: Command("wait", {"seconds": _seconds(m)})),
     _form(r"(?:recv|check\s+(?:your\s+)?inbox)", lambda _: Command("recv", {"max": 10})),
     _form(r"(?:whoami|who\s+am\s+i\??|who\s+are\s+you\??)", lambda _: Command("whoami")),

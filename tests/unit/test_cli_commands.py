@@ -295,9 +295,7 @@ REQUESTS = [
     (
         ["notes", "alice"],
         wire.Notes(name="alice"),
-        wire.NoteList(
-            notes=[wire.NoteFile(path="notes.md", size_bytes=2000, changed_at_ms=1)], left_out=3
-        ),
+        wire.NoteList(notes=[wire.NoteFile(path="notes.md", size_bytes=2000, changed_at_ms=1)], left_out=3),
     ),
     (
         ["notes", "alice", "notes/plan.md"],
