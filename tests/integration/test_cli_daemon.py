@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from hive_shared.wire import Badge
 from tests.support.hive import DEFAULTS, PATIENCE_SECONDS, Hive, eventually, running_hive
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -92,6 +93,37 @@ async def test_an_agent_from_its_birth_to_its_end(hive: Hive) -> None:
     purged = await run(root, "destroy", "alice", "--purge", stdin="alice\n")
     assert (purged.code, purged.out.startswith("alice: ")) == (0, True), purged.err
     assert [agent["name"] for agent in (await run_json(root, "list", "--all"))["agents"]] == ["hm1nd"]
+
+
+async def test_notes_are_read_and_a_conversation_begins_anew_from_the_terminal(hive: Hive) -> None:
+    root = hive.root
+    assert (await run(root, "notes", "hm1nd")).out == ""
+    state = hive.root / "lib" / "agents" / "hm1nd" / "state"
+    await hive.send("hm1nd", "remember the key is under the mat")
+    await eventually((state / "notes.md").exists, "it is written down")
+    await eventually(lambda: hive.is_idle("hm1nd"), "the turn is over")
+    (state / "shadow.md").symlink_to("/etc/passwd")
+    listed = await run_json(root, "notes", "hm1nd")
+    assert ([note["path"] for note in listed["notes"]], listed["left_out"]) == (["notes.md"], 1)
+    assert (await run(root, "notes", "hm1nd", "notes.md")).out.strip() == "- the key is under the mat"
+    refused = await run(root, "notes", "hm1nd", "shadow.md")
+    assert (refused.code, "it is a link" in refused.err) == (1, True), refused.err
+
+    begun = await run(root, "new-session", "hm1nd")
+    assert (begun.code, "begins a new conversation" in begun.out) == (0, True), begun.err
+    await hive.send("hm1nd", "wait 60")
+    await eventually(lambda: thinks(hive, "hm1nd"), "a turn runs")
+    busy = await run(root, "new-session", "hm1nd")
+    assert (busy.code, "a turn is running" in busy.err) == (1, True), busy.err
+    assert (await run(root, "kill", "hm1nd")).code == 0
+    away = await run(root, "new-session", "hm1nd")
+    assert (away.code, "is the agent running?" in away.err) == (1, True), away.err
+    assert (await run(root, "notes", "hm1nd", "notes.md")).code == 0, "notes are read without their agent"
+
+
+async def thinks(hive: Hive, name: str) -> bool:
+    agent = await hive.agent(name)
+    return agent is not None and agent.report.badge is Badge.THINKING
 
 
 async def said(root: Path, text: str) -> bool:
