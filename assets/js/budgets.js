@@ -15,7 +15,7 @@ const NEAR = 0.8;
 const KINDS = [
   ["turns", (amount) => amount.toLocaleString("en"), " turns"],
   ["tokens", short, " tokens"],
-  ["microdollars", (amount) => money(amount / MICRO), ""],
+  ["microdollars", (amount) => (amount === 0 ? "$0" : money(amount / MICRO)), ""],
 ];
 
 /** 1200000 as 1.2M. @param {number} amount */
