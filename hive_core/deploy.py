@@ -6,6 +6,7 @@ the switch begins only when what it replaces is on disk; the end is one transact
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import Final
@@ -30,6 +31,7 @@ BUILD: Final = "build"
 SWITCH: Final = "switch"
 BACK: Final = "back"
 CONSOLE_LINES: Final = 10
+AGAIN_SECONDS: Final = 30.0  # after the end of some work could not be stored, as on a full disk
 
 INTERNAL: Final = "something went wrong inside the daemon; its log has the details"
 
@@ -104,8 +106,8 @@ class Deployer:
             while (approval := await self._approvals.get(approval_id)).status not in FINISHED:
                 if work is not None and work.done():
                     raise Unavailable(
-                        f"approval {approval_id} could not be finished now; the log of hive-c0re says why, "
-                        "and its next start takes it up again"
+                        f"approval {approval_id} could not be finished now; the log of hive-c0re says why. "
+                        f"It is tried again every {AGAIN_SECONDS:g} seconds"
                     )
                 waited_for = {changed} if work is None else {changed, work}
                 await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
@@ -121,7 +123,24 @@ class Deployer:
         """Do what was approved; its outcome is in the approval, and told the manager with it."""
         short = (approval.commit or "")[:12] or None
         with about(approval=approval.id, agent=approval.agent, commit=short):
-            await self._carry_out_in_turn(approval)
+            try:
+                await self._carry_out_in_turn(approval)
+            except (HiveError, OSError) as error:
+                log.error(
+                    "approval %d could not be finished, and is tried again in %g seconds: %s",
+                    approval.id, AGAIN_SECONDS, _words(error),
+                )  # fmt: skip
+                self._work.start(self._carry_on(approval.id), name=f"approval-{approval.id}-again")
+
+    async def _carry_on(self, approval_id: int) -> None:
+        """As the next start would, once the disk lets it."""
+        while True:
+            await asyncio.sleep(AGAIN_SECONDS)
+            with contextlib.suppress(HiveError):
+                approval = await self._approvals.get(approval_id)
+                break
+        if approval.status not in FINISHED and approval_id not in self._carrying:
+            self.begin(approval)
 
     async def _carry_out_in_turn(self, approval: ApprovalView) -> None:
         build_log = self._builds.log_of(approval.id)

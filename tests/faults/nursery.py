@@ -25,11 +25,12 @@ from hive_agent.backends import rehearsal
 from hive_agent.config import HarnessConfig
 from hive_agent.harness import serve_until
 from hive_core import config as core_config
-from hive_core import daemon
+from hive_core import daemon, deploy
 from hive_shared.paths import HostPaths
 from tests.faults.absent_runtime import AbsentRuntime
 
 PRELOADED = (rehearsal,)  # imported here, so that no child has to
+deploy.AGAIN_SECONDS = 1.0  # type: ignore[misc]
 
 
 async def run_core(root: Path, more: dict[str, Any], revision: str) -> None:
