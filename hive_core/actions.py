@@ -200,6 +200,9 @@ class Actions:
         self.reminders.subscribe(self._reminder_changed)
         self.scheduler.subscribe(self._schedule_changed)
         await self.scheduler.open()
+        for reminder in await self.reminders.pending():
+            if not self.broker.reaches(reminder.agent):  # purged as the daemon ended
+                await self.reminders.forget(reminder.agent)
         for request in await self.permission_requests.open():
             self.roster.permission_changed(request)
         self.permission_requests.on_rules = self.roster.changed
@@ -858,7 +861,8 @@ class Actions:
         asks = fair_share(await self.asks(who), lambda question: question.asker, ASKS_SHOWN)
         asked = (await self.permissions(who)).requests
         permissions = fair_share(asked, lambda request: request.agent, PERMISSIONS_SHOWN)
-        reminders = (await self.pending_reminders(who))[:REMINDERS_SHOWN]
+        pending = await self.pending_reminders(who)
+        reminders = fair_share(pending, lambda reminder: reminder.agent, REMINDERS_SHOWN)
         schedules = await self.schedules(who)
         inbox = await self.inbox(who)
         messages = await self.messages(who, MESSAGES_SHOWN)

@@ -219,6 +219,8 @@ class Schedules:
         made_ms = min(row.made_at_ms, now_ms)
         _set(connection, row.id, made_at_ms=made_ms, last_at_ms=last_ms, next_at_ms=next_ms)
         self._note(connection, CLOCK, "replan_schedule", row.id, "the clock was set back")
+        if next_ms is None:
+            self._stop(connection, row.id, SchedulePause.OVER)
 
     def _due(self, connection: Connection, post: Post, row: Row[*tuple[Any, ...]], now_ms: int) -> None:
         if not self._broker.reaches(row.agent):
