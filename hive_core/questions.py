@@ -392,11 +392,14 @@ def _check_room(connection: Connection, principal: Principal, answerer: str) -> 
 
 
 def _of_key(connection: Connection, principal: Principal, key: str | None) -> QuestionView | None:
-    """The question that this asker put under that key before."""
-    if key is None:
+    """The question that this asker put under that key before; raises `Conflict` if that was a message's."""
+    sent = [] if key is None else messages.ids_of_key(connection, principal.name, key)
+    if not sent:
         return None
-    sent = messages.ids_of_key(connection, principal.name, key)
-    return next(iter(_views(connection, table.c.message_id.in_(sent))), None) if sent else None
+    asked = _views(connection, table.c.message_id.in_(sent))
+    if not asked:
+        raise Conflict(f"the key of this question was used for message {sent[0]}", field="key")
+    return asked[0]
 
 
 def _views(connection: Connection, *conditions: ColumnElement[bool]) -> list[QuestionView]:

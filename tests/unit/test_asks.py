@@ -306,6 +306,9 @@ async def test_a_retry_of_an_ask_is_the_ask_of_before(tmp_path: Path) -> None:
         asked = await ask(parts, key="once-only")
         assert await ask(parts, key="once-only") == asked
         assert len(await parts.take("bob")) == 1
+        await parts.broker.send(BOB, Send(to="alice", body="x", key="of-a-message"))
+        with pytest.raises(Conflict, match="was used for message 2"):
+            await ask(parts, BOB, to="alice", key="of-a-message")
 
 
 async def test_a_message_that_says_it_is_a_question_or_an_answer_is_none(tmp_path: Path) -> None:
