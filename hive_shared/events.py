@@ -13,7 +13,7 @@ class EventKind(StrEnum):
 
     TURN_START = "turn_start"  # data: {from, body, unread, message_id, redelivered}
     STREAM = "stream"  # data: one stream-json object, as the backend printed it
-    NOTE = "note"  # data: {text}
+    NOTE = "note"  # data: {text}, and {fresh: true} where a new conversation begins
     TURN_END = "turn_end"  # data: {ok, outcome, note, stats}
     STATE = "state"  # data: what GET /api/state answers; not stored
 
