@@ -1,8 +1,10 @@
 """What comes at set times, at the terminal: the operator's schedules, and the reminders of agents."""
 
 import os
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Final
+from zoneinfo import ZoneInfo
 
 import typer
 
@@ -58,7 +60,9 @@ def add(
 
 def preview(hive: Hive, cron: CronText, timezone: Zone = "") -> None:
     """Show when a schedule would run; adds none."""
-    hive.show(wire.PreviewSchedule(cron=cron, timezone=timezone or local_zone()), _previewed)
+    zone = timezone or local_zone()
+    asked = wire.PreviewSchedule(cron=cron, timezone=zone)
+    hive.show(asked, lambda seen: cli_output.put(f"{seen.means}\nnext: {_moments(seen.next_runs_ms, zone)}"))
 
 
 def remove(hive: Hive, number: Number) -> None:
@@ -137,7 +141,7 @@ def _shown(view: wire.ScheduleView) -> None:
     if view.paused:
         lines.append(f"    paused: {PAUSED[view.paused]}")
     else:
-        lines.append(f"    next: {_moments(view.next_runs_ms)}")
+        lines.append(f"    next: {_moments(view.next_runs_ms, view.timezone)}")
     if view.last_at_ms is not None:
         lines.append(f"    last: {ago(view.last_at_ms)}: {_outcome(view)}")
     cli_output.put("\n".join(lines))
@@ -150,12 +154,14 @@ def _outcome(view: wire.ScheduleView) -> str:
     return f"skipped{times}: {view.agent} is not done with message {view.last_message_id}"
 
 
-def _previewed(result: wire.SchedulePreview) -> None:
-    cli_output.put(f"{result.means}\nnext: {_moments(result.next_runs_ms)}")
-
-
-def _moments(times: list[int]) -> str:
-    return ", ".join(moment(at_ms) for at_ms in times) or "never"
+def _moments(times: list[int], timezone: str) -> str:
+    """As the clocks of that zone show them, which may be another than the terminal's."""
+    try:
+        zone = ZoneInfo(timezone)
+        told = [f"{datetime.fromtimestamp(at_ms / 1000, zone):%a %Y-%m-%d %H:%M %Z}" for at_ms in times]
+    except (OSError, ValueError, KeyError, OverflowError):  # this machine may know fewer zones
+        told = [moment(at_ms) for at_ms in times]
+    return ", ".join(told) or "never"
 
 
 def _told(view: wire.ScheduleView, what: str) -> None:

@@ -960,6 +960,41 @@ def test_destroy_asks_first(run: Run, host: HostSurface) -> None:
     assert host.asked("destroy")[0].purge is False
 
 
+def test_a_schedule_tells_its_times_as_the_clocks_of_its_zone_show_them(run: Run, host: HostSurface) -> None:
+    host.replies["schedules"] = wire.ScheduleList(schedules=[SCHEDULE])
+    out = run("schedules", "list").out
+    assert "next: Sun 2030-03-17 18:46 CET, Mon 2030-03-18 18:46 CET" in out
+    assert "skipped, 2 times now: alice is not done with message 17" in out
+    purged = {"paused": wire.SchedulePause.PURGED, "next_runs_ms": [], "timezone": "Mars/Olympus"}
+    host.replies["schedules"] = wire.ScheduleList(schedules=[SCHEDULE.model_copy(update=purged)], more=1)
+    ended = run("schedules", "list")
+    assert "paused: its agent was purged" in ended.out
+    assert "and 1 more" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("named", "link", "zone"),
+    [
+        ("Asia/Tokyo", "", "Asia/Tokyo"),
+        (":Asia/Tokyo", "", "Asia/Tokyo"),
+        ("", "/usr/share/zoneinfo/Europe/Berlin", "Europe/Berlin"),
+        ("CET-1CEST", "/nix/store/x-tzdata/share/zoneinfo/America/Indiana/Knox", "America/Indiana/Knox"),
+        ("", "", "UTC"),
+    ],
+)
+def test_without_a_time_zone_that_of_this_machine_holds(
+    run: Run, host: HostSurface, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    named: str, link: str, zone: str,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("TZ", named)
+    monkeypatch.setattr("hive_core.cli_schedules.LOCAL_TIME", tmp_path / "localtime")
+    if link:
+        (tmp_path / "localtime").symlink_to(link)
+    host.replies["add_schedule"] = SCHEDULE
+    run("schedules", "add", "0 9 * * *", "alice", "x")
+    assert host.asked("add_schedule")[0].timezone == zone
+
+
 @pytest.mark.parametrize("typed", [b"", b"yes\n", b"alic\n"])
 def test_a_purge_is_refused_unless_the_name_is_typed_even_with_yes(
     run: Run, host: HostSurface, typed: bytes
