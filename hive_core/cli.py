@@ -700,6 +700,7 @@ def _machine(hive: Hive) -> "Machine":
         daemon=_daemon_says(hive.target.socket),
         claude=settings.find_claude(),
         api_key_file=settings.api_key_file,
+        notify_urls_file=settings.notify_urls_file,
         dashboard_port=settings.dashboard_port,
         configuration_error=problem,
         system_call_filter=settings.system_call_filter,

@@ -29,6 +29,7 @@ SQLITE_MIN = (3, 35, 0)  # RETURNING
 NODE_MIN = 18  # what the Claude Code CLI asks for
 DISK_MIN_BYTES = 1024**3
 PROGRAM_SECONDS = 20.0
+NIX_STORE = Path("/nix/store")
 CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -64,6 +65,7 @@ class Machine:
     daemon: str | None  # what a running daemon of this hive says of itself
     claude: Path | None
     api_key_file: Path | None = None
+    notify_urls_file: Path | None = None
     dashboard_port: int = DASHBOARD_PORT
     configuration_error: str = ""
     system_call_filter: bool = True
@@ -83,7 +85,8 @@ def examine(machine: Machine) -> list[Finding]:
         _chromium(machine),
         _nspawn(),
         _configuration(machine),
-        *_api_key(machine.api_key_file),
+        *_secret_file("API key file", machine.api_key_file, "the key"),
+        *_secret_file("notification URLs", machine.notify_urls_file, "the URLs and their passwords"),
         *_ports(machine),
         *_roots(machine.paths),
         _disk(machine.paths),
@@ -358,18 +361,19 @@ def _configuration(machine: Machine) -> Finding:
     return Finding("configuration", Verdict.MISSING, machine.configuration_error, "see docs/operating.md")
 
 
-def _api_key(file: Path | None) -> list[Finding]:
-    """Nothing without such a file: agents can also log in from their page."""
+def _secret_file(name: str, file: Path | None, what: str) -> list[Finding]:
+    """Nothing where none is configured: neither is needed."""
     if file is None:
         return []
-    name = "API key file"
     try:
         mode = file.stat().st_mode & 0o777
     except OSError as error:
-        return [Finding(name, Verdict.MISSING, f"{file}: {error.strerror}", "put the key there, mode 0600")]
+        return [Finding(name, Verdict.MISSING, f"{file}: {error.strerror}", f"put {what} there, mode 0600")]
     if mode & 0o077:
-        found = f"{file} has mode {mode:04o}: others can read the key"
-        return [Finding(name, Verdict.MISSING, found, f"chmod 600 {file}")]
+        found = f"{file} has mode {mode:04o}: others can read {what}"
+        in_store = NIX_STORE in file.resolve().parents
+        get = f"name a file outside {NIX_STORE}, mode 0600" if in_store else f"chmod 600 {file}"
+        return [Finding(name, Verdict.MISSING, found, get)]
     return [Finding(name, Verdict.OK, str(file))]
 
 

@@ -57,6 +57,12 @@ in
         message = "services.hive-c0re.apiKeyFile: everybody can read the Nix store; name a file outside it, as a string and not as a path of Nix.";
       }
       {
+        assertion =
+          settings.notify_urls_file == null
+          || (lib.isString settings.notify_urls_file && !lib.hasPrefix "${builtins.storeDir}/" settings.notify_urls_file);
+        message = "services.hive-c0re.settings.notify_urls_file: everybody can read the Nix store, and its URLs hold passwords; name a file outside it, as a string and not as a path of Nix.";
+      }
+      {
         assertion = secrets == [ ];
         message = "services.hive-c0re.settings.agent_environment: ${lib.concatStringsSep ", " secrets} looks like a secret, and everybody can read the Nix store; put an API key into a file and name it services.hive-c0re.apiKeyFile.";
       }

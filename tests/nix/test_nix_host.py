@@ -264,6 +264,11 @@ def test_containers_with_their_own_network_go_out_by_nat(evaluate: Evaluate) -> 
         ("{ services.hive-c0re.enable = true; boot.enableContainers = false; }", "boot.enableContainers"),
         (enabled('databaseUrl = "postgresql://db/hive";'), "leave it null"),
         (enabled('apiKeyFile = "/nix/store/00000000000000000000000000000000-key";'), "the Nix store"),
+        (
+            enabled('settings.notify_urls_file = "/nix/store/00000000000000000000000000000000-urls";'),
+            "notify_urls_file: everybody can read the Nix store",
+        ),
+        (enabled("settings.notify_urls_file = /etc/urls;"), "not as a path of Nix"),
         (enabled('settings.agent_environment.MY_TOKEN = "x";'), "MY_TOKEN looks like a secret"),
         (enabled('settings.agent_environment.anthropic_api_key = "x";'), "looks like a secret"),
         (enabled('settings.agent_environment.HIVE_MODEL = "x";'), "begins with HIVE_"),

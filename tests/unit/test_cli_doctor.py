@@ -159,6 +159,22 @@ def test_an_api_key_that_others_can_read_is_told(tmp_path: Path, mode: int, verd
     assert "secret-value" not in str(found)
 
 
+@pytest.mark.parametrize(("mode", "verdict"), [(0o600, "ok"), (0o444, "missing")])
+def test_notification_urls_that_others_can_read_are_told(
+    tmp_path: Path, mode: int, verdict: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "urls"
+    file.write_text("ntfy://secret-value")
+    file.chmod(mode)
+    found = finding(machine(tmp_path, notify_urls_file=file), "notification URLs")
+    assert found.verdict == verdict
+    assert "secret-value" not in str(found)
+    assert found.get == ("" if verdict == "ok" else f"chmod 600 {file}")
+    monkeypatch.setattr(doctor, "NIX_STORE", tmp_path)  # where no mode helps
+    found = finding(machine(tmp_path, notify_urls_file=file), "notification URLs")
+    assert verdict == "ok" or "outside" in found.get
+
+
 def test_an_api_key_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     assert (
         finding(machine(tmp_path, api_key_file=tmp_path / "key"), "API key file").verdict is Verdict.MISSING
