@@ -4,10 +4,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hive_agent.harness import Harness
+from hive_shared.context_options import ContextOptions
 from hive_shared.wire import Badge
 from tests.support.fake_core import FakeCore
 from tests.support.harness import container_paths, events, harness_config, running
@@ -34,10 +36,13 @@ Parts = tuple[FakeCore, Harness, ScriptedApi]
 
 
 @asynccontextmanager
-async def claude_agent(root: Path, cli: Path, script: Script | list[Answer]) -> AsyncIterator[Parts]:
+async def claude_agent(
+    root: Path, cli: Path, script: Script | list[Answer], **changes: Any
+) -> AsyncIterator[Parts]:
     """An agent whose turns are run by the CLI."""
     async with ScriptedApi(script) as api, FakeCore(container_paths(root).socket) as core:
-        config = harness_config(root, backend="claude", claude=cli, environment=dict(api.environment))
+        given = {"backend": "claude", "claude": cli, "environment": dict(api.environment), **changes}
+        config = harness_config(root, **given)
         async with running(config) as harness:
             yield core, harness, api
 
@@ -189,6 +194,34 @@ async def test_a_long_conversation_saves_notes_and_is_compacted_before_the_next_
         assert [end["outcome"] for end in events(harness, "turn_end")] == ["ok", "ok"]
         compacting = [report for report in core.reports if report.badge is Badge.COMPACTING]
         assert compacting[0].context_tokens == 160_000
+
+
+async def test_a_large_and_cold_conversation_is_begun_anew_from_its_notes(
+    tmp_path: Path, claude_cli: Path
+) -> None:
+    def script(request: Request) -> Answer:
+        return Reply(
+            "Done.", usage=Usage(input_tokens=90_000 if _step(request.prompt) == "long job" else 100)
+        )
+
+    options = ContextOptions(reset_at=0.4)
+    async with claude_agent(tmp_path, claude_cli, script, context=options) as (core, harness, api):
+        (tmp_path / "state" / "notes.md").write_text("We build the bridge.")
+        await core.put("long job")
+        await core.until(lambda: core.acked == [1], seconds=PATIENCE_SECONDS)
+        harness.context.kept.inferred_at_ms -= 10 * 60_000  # so long ago
+        await core.put("next job")
+        await core.until(lambda: core.acked == [1, 2], seconds=PATIENCE_SECONDS)
+
+        assert [step for step, _ in groupby(_step(request.prompt) for request in api.requests)] == [
+            "long job",
+            "notes",
+            "next job",
+        ]
+        last = api.requests[-1]
+        assert "long job" not in str(last.messages), "nothing of the old conversation is sent"
+        assert f"What you wrote down is in {tmp_path}/state/notes.md" in last.prompt
+        assert harness.context.tokens < 1000
 
 
 def _step(prompt: str) -> str:
