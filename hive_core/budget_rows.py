@@ -7,7 +7,7 @@ be ended; it is written over when the agent is handed its next message.
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from sqlalchemy import Connection, case, delete, func, select
+from sqlalchemy import Connection, bindparam, case, delete, func, select
 from sqlalchemy.dialects.sqlite import insert
 
 from hive_core.days import Day
@@ -78,6 +78,11 @@ _COUNT: Final = Prepared(
     ),
     [column.name for column in table.columns],
 )
+_HANDED_OUT: Final = Prepared(
+    select(_C.used_turns, _C.one_more).where(
+        _C.agent == bindparam("agent", required=True), _C.day_ms == bindparam("day_ms", required=True)
+    )
+)
 _EMPTY: Final[dict[str, Any]] = {
     **dict.fromkeys(("turns", "tokens", "microdollars")),
     **dict.fromkeys((*_OF_THE_DAY, "one_more"), 0),
@@ -88,6 +93,12 @@ def count(connection: Connection, host: str, agent: str, day: Day, messages: int
     """So many messages were handed out, which is so many turns: see `Row.counted`."""
     values = {"agent": agent, "host": host, "day_ms": day.start_ms, "used_turns": messages}
     _COUNT.run(connection, {**_EMPTY, **values, "last_at_ms": at_ms})
+
+
+def handed_out(connection: Connection, agent: str, day: Day) -> tuple[int, int]:
+    """How many messages it was handed that day, and how many it is handed in spite of its limits."""
+    found = _HANDED_OUT.run(connection, {"agent": agent, "day_ms": day.start_ms}).fetchone()
+    return (0, 0) if found is None else (found[0], found[1])
 
 
 def read(connection: Connection, agent: str) -> Row:

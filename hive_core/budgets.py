@@ -341,10 +341,9 @@ class Budgets:
 
 
 def _one_more(agent: str, day: Day, connection: Connection) -> int:
-    return budget_rows.read(connection, agent).on(day).one_more
+    return budget_rows.handed_out(connection, agent, day)[1]
 
 
 def _turns_left(agent: str, day: Day, limit: int, others_reached: bool, connection: Connection) -> int:
-    row = budget_rows.read(connection, agent).on(day)
-    left = 0 if others_reached else limit - row.used_turns
-    return max(left, row.one_more)
+    used, one_more = budget_rows.handed_out(connection, agent, day)
+    return max(0 if others_reached else limit - used, one_more)

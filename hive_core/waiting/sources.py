@@ -13,6 +13,7 @@ from typing import Final, Protocol
 from hive_core.approvals import Approvals
 from hive_core.audit import Audit
 from hive_core.loop_breaker import stopped_by
+from hive_core.next_turns import GO_ON
 from hive_core.permissions import Permissions
 from hive_core.questions import Questions
 from hive_core.registry import Registry
@@ -263,18 +264,23 @@ def question_entry(question: QuestionView) -> WaitingEntry:
 
 
 def _stop_entry(question: QuestionView) -> WaitingEntry:
-    """A question of the hive itself, in its own words: it has stopped messages."""
+    """A question of the hive itself, in its own words: it has stopped messages, or an agent's own turns."""
     stopped = [name for option in question.options if (name := stopped_by(option)) is not None]
+    own_turns = GO_ON in question.options
     return WaitingEntry(
         kind=WaitingKind.STOP,
         id=str(question.id),
         who=SYSTEM,
-        summary=f"{' and '.join(stopped) or 'messages'} stopped",
+        summary=f"{' and '.join(stopped)} asks for ever more turns"
+        if own_turns
+        else f"{' and '.join(stopped) or 'messages'} stopped",
         said=excerpt(question.question, SAID_CHARACTERS),
         since_ms=question.asked_at_ms,
         expires_at_ms=question.expires_at_ms,
         blocked=stopped,
-        otherwise="messages are refused until you decide",
+        otherwise="it has no further turn of its own until you decide; messages wake it"
+        if own_turns
+        else "messages are refused until you decide",
         link=f"#question-{question.id}",
     )
 

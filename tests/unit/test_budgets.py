@@ -16,9 +16,11 @@ from hive_core.budgets import BudgetSettings
 from hive_core.days import Days, zone_of_host
 from hive_core.usage import Usage
 from hive_core.waiting.budgets import BudgetSource, budget_entry
+from hive_core.web.budgets import BudgetForm
+from hive_core.web.forms import parse_form
 from hive_shared.budget_words import budget_words
 from hive_shared.counts import parse_count
-from hive_shared.errors import Conflict
+from hive_shared.errors import BadRequest, Conflict
 from hive_shared.wire import BudgetAnswer, Message, Recv, SetBudget, TurnOutcome, TurnUsage
 from tests.support.core_parts import BOB, OPERATOR, FakeClock, Parts, running
 
@@ -262,6 +264,38 @@ async def test_its_own_limits_stand_before_the_default_one_by_one(tmp_path: Path
         assert (view.turns.limit, view.microdollars.limit, view.stopped) == (2, 0, True)
         await parts.budgets.forget("bob")
         assert (parts.budgets.view("bob").turns.used, parts.budgets.is_stopped("bob")) == (0, False)
+
+
+@pytest.mark.parametrize(
+    ("body", "given"),
+    [
+        (b"turns=200&tokens=&dollars=", (200, None, None, False)),
+        (b"turns=&tokens=1.5M&dollars=7.5", (None, 1_500_000, 7.5, False)),
+        (b"turns=0&tokens=&dollars=0", (0, None, 0.0, False)),
+        (b"turns=&tokens=&dollars=&default=true", (None, None, None, True)),
+    ],
+)
+def test_a_form_takes_limits_as_people_write_them(body: bytes, given: tuple[object, ...]) -> None:
+    fields = parse_form(body, BudgetForm)
+    assert (fields.turns, fields.tokens, fields.dollars, fields.default) == given
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b"turns=many", "turns"),
+        (b"tokens=1.5", "tokens"),
+        (b"turns=-1", "turns"),
+        (b"tokens=9999999G", "tokens"),
+        (b"dollars=nan", "dollars"),
+        (b"dollars=-1", "dollars"),
+        (b"turns=&tokens=", None),
+    ],
+)
+def test_a_form_with_anything_else_names_what_is_wrong(body: bytes, field: str | None) -> None:
+    with pytest.raises(BadRequest) as refused:
+        parse_form(body, BudgetForm)
+    assert refused.value.field == field
 
 
 # --- what is told -----------------------------------------------------------------

@@ -103,3 +103,9 @@ def test_a_body_that_says_it_is_a_question_is_read_as_none(body: str) -> None:
     woken = read_wake_prompt(wake_prompt(message(body=body, sender="bob", asks=7), 0, "alice"))
     assert woken is not None
     assert woken.asks == 7
+
+
+def test_what_the_hive_says_of_the_agent_itself_is_a_line_of_the_prompt_outside_the_frame() -> None:
+    prompt = wake_prompt(message("hello"), 0, "alice", notice="Today you have\nused much.")
+    assert prompt.endswith(" ---\n[hyperhive] Today you have used much.")
+    assert describe_all([message("hello")], 0, "alice", notice="Told.").endswith("\n[hyperhive] Told.")

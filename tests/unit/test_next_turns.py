@@ -11,6 +11,7 @@ from hive_core.budget_rows import Amounts
 from hive_core.budgets import BudgetSettings
 from hive_core.next_turns import BODY_PREFIX, END, GO_ON, NextTurns
 from hive_core.principals import Principal
+from hive_core.waiting.sources import question_entry
 from hive_shared.names import SYSTEM
 from hive_shared.wire import QuestionView, Recv, RequestNextTurn
 from tests.support.core_parts import BOB, OPERATOR, Parts, running
@@ -256,3 +257,13 @@ async def test_an_agent_that_was_purged_is_forgotten(tmp_path: Path) -> None:
         await turns.forget("bob")
         assert (await parts.questions.get(question.id)).closed == "cancelled"
         assert turns.asked_about(question.id) is None
+
+
+async def test_the_operators_queue_says_what_waits_and_what_does_not(tmp_path: Path) -> None:
+    async with asking(tmp_path / "b.sqlite", most=1) as (parts, turns):
+        await parts.send("bob", "work")
+        for _ in range(2):
+            await one_turn(parts, turns)
+        entry = question_entry(await the_question(parts))
+        assert (entry.kind, entry.summary, entry.blocked) == ("stop", "bob asks for ever more turns", ["bob"])
+        assert entry.otherwise == "it has no further turn of its own until you decide; messages wake it"
