@@ -870,7 +870,7 @@ class Actions:
         return {
             "position": position,
             "hive": _plain(self._status()),
-            "agents": _plain_list(self.roster.views()),
+            "agents": self.roster.plain_views(),
             "tombstones": _plain_list(self.roster.tombstones()),
             "approvals": _plain_list(approvals),
             "questions": _plain_list(questions),

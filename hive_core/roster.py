@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hive_core.agent_status import START_SECONDS, BudgetStop, Facts, derive
 from hive_core.clock import Clock, time_ms
@@ -23,11 +24,21 @@ from hive_shared.wire import AgentState, AgentView, Badge, BudgetView, HarnessRe
 
 # Reports and unread counts change in bursts, and an agent can cause them at will.
 PUBLISH_DELAY_SECONDS = 0.1
+CREDENTIALS_LOOK_SECONDS = 1.0  # two looks at the disk for each agent are dear where there are hundreds
 CREDENTIAL_FILES = (".credentials.json", "api-key")
 STARTED_FROM = frozenset({AgentState.STARTING, AgentState.CREATING})
 ENDED = frozenset({AgentState.STOPPED, AgentState.CRASHED, AgentState.STARTING})  # no process is left
 
 Subscriber = Callable[[str, AgentView | None], None]
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A view, and what it was made of: as long as that is the same, so is the view."""
+
+    made_of: tuple[object, ...]
+    view: AgentView
+    plain: dict[str, Any]
 
 
 @dataclass
@@ -52,6 +63,9 @@ class _Live:
     asked: dict[int, int] = field(default_factory=dict)  # open permission request → when it was asked
     state_bytes: int | None = None
     credential_paths: tuple[str, ...] = ()  # made once: there are many agents, and views are made often
+    credentials: bool = False
+    credentials_at: float = -CREDENTIALS_LOOK_SECONDS  # by the monotonic clock
+    shown: _Shown | None = None
 
 
 class Roster:
@@ -101,6 +115,10 @@ class Roster:
     def views(self) -> list[AgentView]:
         """Every live agent, the manager first."""
         return [self._view(record) for record in self._registry.live()]
+
+    def plain_views(self) -> list[dict[str, Any]]:
+        """As `views`, in the form of the wire; what the caller changes in one is its own."""
+        return [dict(self._shown(record).plain) for record in self._registry.live()]
 
     def counts(self) -> tuple[int, int]:
         """How many agents are live, and how many of them run."""
@@ -254,9 +272,9 @@ class Roster:
             timer.cancel()
         record = self._registry.get(name)
         if record is not None and not record.kept:
-            view = self._view(record)
-            self._feed.publish("agent", view.model_dump(mode="json"))
-            self._tell(name, view)
+            shown = self._shown(record)
+            self._feed.publish("agent", dict(shown.plain))
+            self._tell(name, shown.view)
 
     def _tell(self, name: str, view: AgentView | None) -> None:
         for callback in list(self._subscribers):
@@ -307,41 +325,62 @@ class Roster:
         )
 
     def _view(self, record: AgentRecord) -> AgentView:
+        return self._shown(record).view
+
+    def _shown(self, record: AgentRecord) -> _Shown:
+        """Made anew only if something of it changed: hundreds are asked for at once, and few have changed."""
         live = self._of(record.name)
         facts = self._facts(record, live)
-        status = derive(facts)
-        return AgentView(
-            status=status.status,
-            status_since_ms=status.since_ms,
-            status_until_ms=status.until_ms,
-            status_note=status.note,
-            name=record.name,
-            role=record.role,
-            container=container_name(record.name),
-            host=record.host,
-            port=record.port,
-            state=facts.state,
-            since_ms=live.since_ms,
-            isolation=self._isolation,
-            needs_update=live.needs_update,
-            commit=live.commit,
-            pid=live.pid,
-            restarts=live.restarts,
-            unread=self._unread(record.name),
-            note=live.note,
-            report=live.report,
-            state_bytes=live.state_bytes,
-            may_write_to=self._rules.allowed(record.name),
-            paused_with=list(facts.paused_with),
-            bypass=self.bypassed(record.name),
-            budget=self.budget_of(record.name),
-            has_credentials=self._has_credentials(record.name, live),
-        )
+        others = self._besides(record, live)
+        made_of = (record, facts, *others.values())
+        if live.shown is None or live.shown.made_of != made_of:
+            view = _view_of(record, facts, others)
+            live.shown = _Shown(made_of, view, view.model_dump(mode="json"))
+        return live.shown
+
+    def _besides(self, record: AgentRecord, live: _Live) -> dict[str, Any]:
+        """What a view shows that has no part in the status."""
+        return {
+            "isolation": self._isolation,
+            "needs_update": live.needs_update,
+            "commit": live.commit,
+            "pid": live.pid,
+            "restarts": live.restarts,
+            "unread": self._unread(record.name),
+            "state_bytes": live.state_bytes,
+            "may_write_to": self._rules.allowed(record.name),
+            "bypass": self.bypassed(record.name),
+            "has_credentials": self._has_credentials(record.name, live),
+        }
 
     def _has_credentials(self, name: str, live: _Live) -> bool:
         if not live.credential_paths:
             live.credential_paths = _credential_paths(self._paths.claude(name))
-        return any(map(_is_filled_file, live.credential_paths))
+        now = self._monotonic()
+        if now - live.credentials_at >= CREDENTIALS_LOOK_SECONDS:
+            live.credentials, live.credentials_at = any(map(_is_filled_file, live.credential_paths)), now
+        return live.credentials
+
+
+def _view_of(record: AgentRecord, facts: Facts, others: dict[str, Any]) -> AgentView:
+    status = derive(facts)
+    return AgentView(
+        status=status.status,
+        status_since_ms=status.since_ms,
+        status_until_ms=status.until_ms,
+        status_note=status.note,
+        name=record.name,
+        role=record.role,
+        container=container_name(record.name),
+        host=record.host,
+        port=record.port,
+        state=facts.state,
+        since_ms=facts.since_ms,
+        note=facts.note,
+        report=facts.report,
+        paused_with=list(facts.paused_with),
+        **others,
+    )
 
 
 def has_credentials(directory: Path) -> bool:

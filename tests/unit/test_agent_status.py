@@ -411,3 +411,33 @@ def test_a_beat_that_says_nothing_new_is_no_event(tmp_path: Path) -> None:
         roster.close()
 
     asyncio.run(run())
+
+
+def test_a_view_is_made_once_until_something_of_it_changes(tmp_path: Path) -> None:
+    registry = Registry(None)  # type: ignore[arg-type]
+    registry._remember(AgentRecord(MANAGER, "manager", 8000, "local", False, "running", 0))
+    waiting, paths, now = [0], HostPaths.under(tmp_path), [0.0]
+
+    async def run() -> None:
+        roster = Roster(
+            registry,
+            Feed(),
+            paths,
+            unread=lambda name: waiting[0],
+            isolation="none",
+            monotonic=lambda: now[0],
+        )
+        first = roster.view(MANAGER)
+        assert roster.view(MANAGER) is first
+        [plain] = roster.plain_views()
+        plain["note"] = "of the caller's"
+        assert roster.plain_views() == [first.model_dump(mode="json")]
+        waiting[0] = 3
+        assert (roster.view(MANAGER).unread, roster.plain_views()[0]["unread"]) == (3, 3)
+        paths.claude(MANAGER).mkdir(parents=True)
+        (paths.claude(MANAGER) / "api-key").write_text("k")
+        now[0] += 1  # it is looked at once a second
+        assert roster.view(MANAGER).has_credentials
+        roster.close()
+
+    asyncio.run(run())
