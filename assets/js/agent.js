@@ -37,6 +37,7 @@ let lastSeq = 0;
 let oldestSeq = 0; // of the events that were asked for
 let firstSeq = 1; // of all that the harness still has
 let statesTold = 0; // by the stream: an answer that was asked for before is out of date
+let viewsTold = 0; // likewise, of core
 let cleared = 0; // events up to this one were wiped from view by /clear
 
 function render() {
@@ -92,8 +93,10 @@ async function load() {
 
 /** What core says of the agent, which it also knows when the harness is silent. */
 async function askCore() {
+  const told = viewsTold;
   try {
-    now.agent = await getJson(`${base}api/agent`);
+    const agent = await getJson(`${base}api/agent`);
+    if (told === viewsTold) now.agent = agent;
     render();
   } catch (error) {
     if (!(error instanceof ApiError) || error.status !== 404) throw error;
@@ -121,6 +124,7 @@ function onEvent(event) {
     return showState(data);
   }
   if (event.type === "agent") {
+    viewsTold += 1;
     now.agent = data;
     return render();
   }

@@ -1,5 +1,7 @@
 /** How an agent's state is told, the same on the dashboard and on its own page. */
 
+import { clock } from "./text.js";
+
 /** @typedef {import("./types.js").AgentView} AgentView */
 
 /** A badge: glyph, words, tone (a CSS class), and whether something is under way. */
@@ -49,6 +51,11 @@ export function tellStatus(status) {
 /** What the agent is doing, as core says. @param {AgentView} agent @returns {Told} */
 export function tellAgent(agent) {
   return tellStatus(agent.status);
+}
+
+/** When it goes on by itself, where that is known. @param {AgentView} agent */
+export function toldUntil(agent) {
+  return agent.status_until_ms ? ` until ${clock(agent.status_until_ms)}` : "";
 }
 
 /** Whether its status is what its harness told. @param {AgentView} agent */

@@ -1,6 +1,6 @@
 /** The agent page's state row: what it does and since when, and the chips. */
 
-import { agentSince, tellAgent, tellBadge, tellStatus, toldByHarness } from "./agent_words.js";
+import { agentSince, tellAgent, tellBadge, tellStatus, toldByHarness, toldUntil } from "./agent_words.js";
 import { renderAsOf, renderChips } from "./chips.js";
 import { ageOf, h, one, show } from "./dom.js";
 import { announce } from "./notices.js";
@@ -17,7 +17,7 @@ import { announce } from "./notices.js";
  *   `usage`: how full the context is, as the events tell
  */
 export function renderBadges({ state, agent, reachable, heardAtMs, usage }) {
-  const { told, since, note } = statusOf({ state, agent, reachable });
+  const { told, since, note, until } = statusOf({ state, agent, reachable });
   const badge = one("#badge");
   if (badge.dataset.words !== told.words) {
     // The badge itself is no live region: its age changes every second.
@@ -28,7 +28,7 @@ export function renderBadges({ state, agent, reachable, heardAtMs, usage }) {
   badge.className = `pill state tone-${told.tone}`;
   badge.title = note;
   const glyph = h("span", { class: "glyph", "aria-hidden": "true" }, told.glyph);
-  badge.replaceChildren(glyph, ` ${told.words}`, ...(since ? [" · ", ageOf(since)] : []));
+  badge.replaceChildren(glyph, ` ${told.words}${until}`, ...(since ? [" · ", ageOf(since)] : []));
   const thinking = reachable && (state?.badge === "thinking" || state?.badge === "compacting");
   document.body.classList.toggle("thinking", thinking);
   show(one("#cancel"), thinking);
@@ -41,9 +41,9 @@ export function renderBadges({ state, agent, reachable, heardAtMs, usage }) {
  * @param {{state: HarnessState|null, agent: AgentView|null, reachable: boolean}} now */
 function statusOf({ state, agent, reachable }) {
   if (agent && (reachable || !toldByHarness(agent)))
-    return { told: tellAgent(agent), since: agentSince(agent), note: agent.status_note };
-  if (reachable && state) return { told: tellBadge(state.badge), since: state.since_ms, note: state.note };
-  return { told: tellStatus("offline"), since: agent ? agentSince(agent) : 0, note: "" };
+    return { told: tellAgent(agent), since: agentSince(agent), note: agent.status_note, until: toldUntil(agent) };
+  if (reachable && state) return { told: tellBadge(state.badge), since: state.since_ms, note: state.note, until: "" };
+  return { told: tellStatus("offline"), since: agent ? agentSince(agent) : 0, note: "", until: "" };
 }
 
 /** @param {HTMLElement} badge @param {string} words */

@@ -2,7 +2,7 @@
 
 import { doneTo, told as toldDeed } from "./activity.js";
 import { adviceLine } from "./advice.js";
-import { agentSince, inFlight, isIsolated, isRehearsal, tellAgent } from "./agent_words.js";
+import { agentSince, inFlight, isIsolated, isRehearsal, tellAgent, toldUntil } from "./agent_words.js";
 import { here } from "./api.js";
 import { contextChip } from "./context_size.js";
 import { budgetChip } from "./budgets.js";
@@ -116,8 +116,8 @@ function statePill(agent) {
   return h(
     "span",
     { class: `pill tone-${told.tone}`, "data-key": "state" },
-    h("span", { "aria-hidden": "true", class: inFlight(agent.state) ? "glyph spin" : "glyph" }, told.glyph),
-    ` ${told.words} · `,
+    h("span", { "aria-hidden": "true", class: told.glyph === "◐" ? "glyph spin" : "glyph" }, told.glyph),
+    ` ${told.words}${toldUntil(agent)} · `,
     ageOf(agentSince(agent)),
   );
 }

@@ -197,7 +197,12 @@ class Harness:
         self.state = self.state | more
         for queue in self.listeners:
             queue.put_nowait(sse("state", self.state))
-            queue.put_nowait(sse("agent", self.seen_by_core(agent_view(self.state["name"]))))
+        self.tell(self.seen_by_core(agent_view(self.state["name"])))
+
+    def tell(self, view: dict[str, Any]) -> None:
+        """Core says this of the agent, between what its harness tells."""
+        for queue in self.listeners:
+            queue.put_nowait(sse("agent", view))
 
     def seen_by_core(self, view: dict[str, Any]) -> dict[str, Any]:
         """What core says of an agent with this harness."""
