@@ -108,7 +108,8 @@ async def test_a_stopped_agent_waits_rather_than_spins_and_is_handed_what_a_rais
 
 
 async def test_a_message_that_is_handed_over_as_it_is_sent_counts_too(tmp_path: Path) -> None:
-    async with running(tmp_path / "b.sqlite", clock=noon(), budget=TWO) as parts:
+    path, clock = tmp_path / "b.sqlite", noon()
+    async with running(path, clock=clock, budget=TWO) as parts:
         for _ in range(2):
             async with receiving(parts) as task:
                 sent = await parts.send("bob")
@@ -118,7 +119,9 @@ async def test_a_message_that_is_handed_over_as_it_is_sent_counts_too(tmp_path: 
             await parts.send("bob")
             await asyncio.sleep(0.05)
             assert not task.done()
-        assert parts.budgets.view("bob").turns.used == 2
+    async with running(path, clock=clock, budget=TWO) as parts:
+        assert parts.budgets.view("bob").turns.used == 2, "as it is stored"
+        assert await parts.take("bob") == []
 
 
 async def test_nothing_that_a_receiver_does_gets_it_more_messages_than_its_budget(tmp_path: Path) -> None:
@@ -152,6 +155,12 @@ async def test_what_was_counted_outlives_the_daemon(tmp_path: Path) -> None:
     async with running(path, clock=clock, budget=TWO) as parts:
         assert parts.budgets.is_stopped("bob")
         assert await parts.take("bob") == []
+        await parts.budgets.answer(OPERATOR, "bob", BudgetAnswer.AGAIN)
+        clock.pass_seconds(24 * 3600)
+        assert len(await parts.take("bob", 1)) == 1
+    async with running(path, clock=clock, budget=TWO) as parts:
+        view = parts.budgets.view("bob")
+        assert (view.turns.used, view.turns.limit) == (1, 2), "what was stored of the day before is over"
 
 
 # --- tokens and money ---------------------------------------------------------
