@@ -9,9 +9,10 @@ nothing; by more than a day, it was wrong before, and what comes next is found a
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from itertools import islice
 from typing import Any, Final
 
@@ -26,15 +27,15 @@ from hive_core.principals import Principal
 from hive_core.store import Store
 from hive_core.store.schema import message as messages
 from hive_core.store.schema import schedule as table
-from hive_shared.errors import BadRequest, Conflict, HiveError, NotFound, TooMany
+from hive_shared.errors import BadRequest, Conflict, NotFound, TooMany
 from hive_shared.names import OPERATOR
 from hive_shared.wire import AddSchedule, SchedulePause, SchedulePreview, ScheduleView
 
 log = logging.getLogger(__name__)
 
 SCHEDULES_MAX: Final = 100  # of a hive
-SETTLE_MAX: Final = 20  # of one transaction
-MISSED_COUNTED_MAX: Final = 1000  # of one stretch; a run every minute, for seventeen hours
+SETTLE_MAX: Final = 5  # of one transaction: others wait for it
+MISSED_COUNTED_MAX: Final = 100  # of one stretch: counting takes time
 NEXT_SHOWN: Final = 3
 LATE_MS: Final = 60_000  # from then on a message says when it was due
 SET_BACK_MS: Final = 86_400_000
@@ -326,13 +327,18 @@ def _read(connection: Connection, number: int) -> ScheduleView:
 
 
 def _view(row: Row[*tuple[Any, ...]]) -> ScheduleView:
-    means, next_runs = "", []
-    try:
-        when = Cron(row.cron, row.timezone)
-        means = when.means
-        if row.next_at_ms is not None:
-            next_runs = [row.next_at_ms, *islice(when.after(row.next_at_ms), NEXT_SHOWN - 1)]
-    except HiveError:
-        pass  # it will be paused as broken when it is due, and can be removed before
+    means = ""
+    next_runs: list[int] = []
+    with contextlib.suppress(BadRequest):  # it will be paused as broken when it is due; till then it is shown
+        means, next_runs = _times(row.cron, row.timezone, row.next_at_ms)
     shown = {"means": means, "next_runs_ms": next_runs}
     return ScheduleView.model_validate({**row._mapping, **shown})
+
+
+@lru_cache(maxsize=2 * SCHEDULES_MAX)
+def _times(cron: str, timezone: str, next_at_ms: int | None) -> tuple[str, list[int]]:
+    """What it means, and its next runs. Every page that is opened asks for those of all."""
+    when = Cron(cron, timezone)
+    if next_at_ms is None:
+        return when.means, []
+    return when.means, [next_at_ms, *islice(when.after(next_at_ms), NEXT_SHOWN - 1)]

@@ -56,11 +56,13 @@ async def handled(parts: Parts, schedules: Schedules) -> ScheduleView:
         while True:
             view = await one(schedules)
             if not view.next_runs_ms or view.next_runs_ms[0] > parts.clock.now_ms:
+                await parts.audit.settled()  # what is committed has been told on the loop, too
                 return view
             await asyncio.sleep(0.005)
 
 
 async def take(parts: Parts, *, ack: bool = True) -> list[str]:
+    await parts.audit.settled()
     got = (await parts.broker.recv("alice", Recv(max=100, wait_seconds=0), "c1")).messages
     if ack and got:
         await parts.broker.ack("alice", Ack(ids=[message.id for message in got]).ids)
@@ -183,14 +185,16 @@ async def test_a_clock_that_was_far_ahead_does_not_silence_a_schedule(tmp_path: 
 
 
 async def test_a_message_and_the_next_time_are_stored_together_or_not_at_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     path, clock = tmp_path / "b.sqlite", FakeClock(TEN_PAST)
     async with hive(path, clock) as (parts, schedules):
         await schedules.add(OPERATOR, hourly())
         monkeypatch.setattr("hive_core.schedules._set", _failing)
         clock.pass_seconds(HOUR)
-        await asyncio.sleep(0.05)
+        async with asyncio.timeout(GUARD_SECONDS):
+            while "the disk is full" not in caplog.text:
+                await asyncio.sleep(0.005)
         assert parts.told == []
     monkeypatch.undo()
     async with hive(path, clock) as (parts, schedules):
