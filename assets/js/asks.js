@@ -59,7 +59,7 @@ function row(ask) {
           },
           leet("↩ THR34D"),
         ),
-        h("button", { class: "button quiet", "aria-label": `Close question ${ask.id}` }, leet("✕ C4NC3L")),
+        h("button", { class: "button quiet", "aria-label": `Cancel question ${ask.id}` }, leet("✕ C4NC3L")),
       ),
       errorPlace(),
     ),

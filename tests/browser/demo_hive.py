@@ -128,6 +128,9 @@ def busy_hive() -> MockHive:
         question(3, "hm1nd", "Which release should alice's notes cover?", ["0.1.0 only", "0.1.0 and the betas", "everything since the fork"]),
         question(4, "carol", "May I delete /shared/scratch? It holds 2.1 GiB of build output that nobody read for a week.", ["yes", "no", "keep the logs"], multi=True, expires_at_ms=now_ms() + 47 * MINUTE_MS),
     ]  # fmt: skip
+    hive.asks = [
+        question(5, "alice", "Is the parser's flaky test known to you?", ["yes", "no"], answerer="carol", message_id=3, expires_at_ms=now_ms() + 20 * MINUTE_MS),
+    ]  # fmt: skip
     hive.approvals = [
         approval(12, "grace", note="A reviewer for alice's patches; small and short-lived."),
         approval(11, "dave", "building", kind="apply_commit", commit=SHA[8], step="build", note="adds ripgrep and jq", message="agent: ripgrep and jq", author="hm1nd <hm1nd@hive.invalid>"),
@@ -183,8 +186,8 @@ def _messages() -> list[dict[str, Any]]:
     lines: list[tuple[str, str, str, dict[str, Any]]] = [
         ("operator", "hm1nd", "Good morning. Please get the 0.1.0 release notes written and reviewed.", {}),
         ("hm1nd", "alice", "Write release notes for 0.1.0 into /shared/notes-0.1.0.md. Ask carol for the list of merged changes.", {}),
-        ("alice", "carol", "Could you list what was merged since the fork? One line each is fine.", {}),
-        ("carol", "alice", "\n".join(f"- {n:03} {text}" for n, text in enumerate(["broker: leases and acks", "web: one-time login", "harness: warm process", "docs: protocol"] * 5)), {"in_reply_to": 3}),
+        ("alice", "carol", "Could you list what was merged since the fork? One line each is fine.", {"asks": 2}),
+        ("carol", "alice", "\n".join(f"- {n:03} {text}" for n, text in enumerate(["broker: leases and acks", "web: one-time login", "harness: warm process", "docs: protocol"] * 5)), {"in_reply_to": 3, "answers": 2}),
         ("system", "hm1nd", '{"event":"spawned","agent":"carol","ok":true,"note":""}', {}),
         ("hm1nd", "*", "Standup in five minutes: write one line each to me.", {"broadcast": True}),
         ("alice", "operator", "Draft is in /shared/notes-0.1.0.md (1,240 words). Shall I cut the section on benchmarks?", {}),

@@ -131,6 +131,7 @@ STORIES: dict[str, dict[str, tuple[Callable[[Page], None], str]]] = {
         "keys": (keys, "dialog"),
         "a log": (panel_of("Logs of alice"), "#panel"),
         "a history": (panel_of("History of alice"), "#panel"),
+        "a thread": (panel_of("Show the thread"), "#panel"),
         "notes": (panel_of("Notes of alice"), "#panel"),
         "sessions": (panel_of("Sessions"), "#panel"),
         "an answer refused": (refused_answer, "#questions"),

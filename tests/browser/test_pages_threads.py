@@ -89,7 +89,7 @@ def test_what_agents_ask_each_other_is_seen_and_can_be_closed(page: Page, hive: 
     row.get_by_role("button", name="Thread").click()
     expect(page.locator("#panel-history > li")).to_have_count(4)
     page.keyboard.press("Escape")
-    row.get_by_role("button", name="Close question 5").click()
+    row.get_by_role("button", name="Cancel question 5").click()
     page.get_by_role("button", name="Close it").click()
     expect(page.get_by_text("Question 5 is closed.")).to_be_visible()
     assert ("/cancel-question/5", {}) in hive.posts
