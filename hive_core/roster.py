@@ -350,6 +350,7 @@ class Roster:
             "state_bytes": live.state_bytes,
             "may_write_to": self._rules.allowed(record.name),
             "bypass": self.bypassed(record.name),
+            "budget": self.budget_of(record.name),
             "has_credentials": self._has_credentials(record.name, live),
         }
 

@@ -23,7 +23,15 @@ from hive_core.send_rules import SendRules
 from hive_shared.names import MANAGER
 from hive_shared.paths import HostPaths
 from hive_shared.status_words import MEANINGS, WORDS
-from hive_shared.wire import AgentState, AgentStatus, AgentView, Badge, HarnessReport, PermissionView
+from hive_shared.wire import (
+    AgentState,
+    AgentStatus,
+    AgentView,
+    Badge,
+    BudgetView,
+    HarnessReport,
+    PermissionView,
+)
 from tests.conftest import need
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -392,6 +400,31 @@ def request(number: int, agent: str, closed: Any = "") -> PermissionView:
 
 TestAnyOrder = AnyOrder.TestCase
 TestAnyOrder.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)
+
+
+def test_a_view_leaves_out_nothing_that_the_roster_was_given(tmp_path: Path) -> None:
+    registry = Registry(None)  # type: ignore[arg-type]
+    registry._remember(AgentRecord(MANAGER, "manager", 8000, "local", False, "running", 0))
+
+    async def run() -> None:
+        roster = Roster(registry, Feed(), HostPaths.under(tmp_path), unread=lambda name: 3, isolation="none")
+        roster.set_state(MANAGER, AgentState.RUNNING, pid=7, note="well")
+        roster.report(MANAGER, HarnessReport(badge=Badge.IDLE), 1)
+        roster.budget_of = lambda name: BudgetView.model_construct()
+        roster.budget_stop = lambda name: BudgetStop("spent", 5)
+        roster.bypassed = lambda name: True
+        roster.set_restarts(MANAGER, 2)
+        roster.set_target(MANAGER, "abc", needs_update=True)
+        roster.set_tombstone(MANAGER, 9, None)
+        shown = roster.view(MANAGER)
+        roster.close()
+        # Where whom it may write to and credentials are not set up, everything else says something.
+        usual = {"may_write_to", "has_credentials", "paused_with"}
+        fields = AgentView.model_fields
+        silent = {name for name in fields if getattr(shown, name) == fields[name].get_default()}
+        assert silent == usual
+
+    asyncio.run(run())
 
 
 def test_a_beat_that_says_nothing_new_is_no_event(tmp_path: Path) -> None:
