@@ -1,5 +1,6 @@
 """The figures of pages and of `hive-c0re stats`: turns added up by hour or day, agent, model and tool."""
 
+import asyncio
 import bisect
 import math
 from collections import Counter
@@ -7,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Select, func, select
+from sqlalchemy import ColumnElement, Connection, Select, func, literal, select, union_all
 
 from hive_core.broker import Broker
 from hive_core.registry import AgentRecord, Registry
@@ -75,29 +76,31 @@ class UsageStats:
         self._usage = usage
         self._registry = registry
         self._broker = broker
+        self._one_at_a_time = asyncio.Lock()  # a long one leaves a reader of the store to everybody else
 
     async def report(self, request: Stats) -> StatsReport:
         """The figures; raises `UnknownAgent` for one that neither is nor was."""
         if request.agent is not None:
             self._registry.require(request.agent)
         retained_since_ms = self._usage.clock() - int(self._broker.limits.retention_days * DAY_MS)
-        return await self._usage.store.read(
-            lambda connection: self._read(connection, request, retained_since_ms)
-        )
+        async with self._one_at_a_time:
+            return await self._usage.store.read(
+                lambda connection: self._read(connection, request, retained_since_ms)
+            )
 
     def _read(self, connection: Connection, request: Stats, retained_since_ms: int) -> StatsReport:
         first_ms, last_ms = _first_and_last(connection, request.agent)
         span = _span_of(request, self._usage.clock(), first_ms)
         groups = _groups(connection, span)
         tools = _tools(connection, span)
-        median_ms, p95_ms = _percentiles(connection, span, sum(group["turns"] for group in groups))
+        median_ms, p95_ms = _percentiles(connection, span, groups.total["turns"])
         known = _known_to_core(connection, span, retained_since_ms)
         return StatsReport(
             agent=span.agent,
             since_ms=span.since_ms,
             until_ms=span.until_ms,
             bucket_ms=span.bucket_ms,
-            totals=UsageSums(**_sums(groups)),
+            totals=UsageSums(**_sums(groups.total)),
             median_ms=median_ms,
             p95_ms=p95_ms,
             buckets=_buckets(span, groups, tools, known),
@@ -110,9 +113,9 @@ class UsageStats:
             kept_turns=KEPT_TURNS,
         )
 
-    def _agents(self, groups: list[dict[str, Any]]) -> list[AgentUsage]:
+    def _agents(self, groups: "_Groups") -> list[AgentUsage]:
         """Every agent that is here, and each other one that had turns; the dearest first."""
-        by_name = _grouped(groups, "agent")
+        by_name = groups.by_agent
         records = {record.name: record for record in _records(self._registry)}
         names = {name for name, record in records.items() if not record.kept} | (
             by_name.keys() & records.keys()
@@ -122,7 +125,7 @@ class UsageStats:
                 agent=name,
                 unread=self._broker.unread(name),
                 kept=records[name].kept,
-                **_sums(by_name.get(name, [])),
+                **_sums(by_name.get(name, _NOTHING)),
             )
             for name in names
         ]
@@ -166,50 +169,71 @@ def _first_and_last(connection: Connection, agent: str | None) -> tuple[int | No
     return first, last
 
 
-def _groups(connection: Connection, span: _Span) -> list[dict[str, Any]]:
-    """Sums by agent, model and bucket: everything else is added up from these."""
+@dataclass(frozen=True)
+class _Groups:
+    """Sums by bucket, agent and model, and of everything: the fields of `_SUMMED`, and `longest_ms`."""
+
+    by_slot: dict[int, dict[str, int]]
+    by_agent: dict[str, dict[str, int]]
+    by_model: dict[str, dict[str, int]]
+
+    @property
+    def total(self) -> dict[str, int]:
+        return _added(self.by_model.values())
+
+
+def _groups(connection: Connection, span: _Span) -> _Groups:
+    """One look at the turns, added up by the database: there are hundreds of thousands."""
     slot = (_turn.c.ended_at_ms + span.offset_ms) // span.bucket_ms
-    query = select(
+    finest = select(
         _turn.c.agent,
         _turn.c.model,
         slot.label("slot"),
         func.count().label("turns"),
         func.count().filter(_turn.c.outcome == TurnOutcome.OK).label("ok"),
-        func.sum(_turn.c.duration_ms).label("duration_ms"),
         func.max(_turn.c.duration_ms).label("longest_ms"),
-        func.sum(_turn.c.input_tokens).label("input_tokens"),
-        func.sum(_turn.c.cache_read_tokens).label("cache_read_tokens"),
-        func.sum(_turn.c.cache_creation_tokens).label("cache_creation_tokens"),
-        func.sum(_turn.c.output_tokens).label("output_tokens"),
-        func.sum(_turn.c.cost_microdollars).label("cost_microdollars"),
+        *(func.sum(_turn.c[name]).label(name) for name in _SUMMED[2:]),
     ).where(_turn.c.ended_at_ms >= span.since_ms)
-    grouped = _of_agent(query, _turn.c.agent, span.agent).group_by(_turn.c.agent, _turn.c.model, "slot")
-    return [row._asdict() for row in connection.execute(grouped)]
+    grouped = _of_agent(finest, _turn.c.agent, span.agent).group_by(_turn.c.agent, _turn.c.model, "slot")
+    fine = grouped.cte("fine")
+
+    def added(by: str) -> Select[Any]:
+        sums = [func.sum(fine.c[name]).label(name) for name in _SUMMED]
+        longest = func.max(fine.c.longest_ms).label("longest_ms")
+        return select(literal(by).label("by"), fine.c[by].label("of"), longest, *sums).group_by(fine.c[by])
+
+    found: dict[str, dict[Any, dict[str, int]]] = {"slot": {}, "agent": {}, "model": {}}
+    # The database keeps what all three begin with.
+    for row in connection.execute(union_all(*map(added, found))):
+        figures = row._asdict()
+        found[figures.pop("by")][figures.pop("of")] = figures
+    return _Groups(found["slot"], found["agent"], found["model"])
 
 
-def _sums(groups: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _added(figures: Iterable[dict[str, int]]) -> dict[str, int]:
+    """Several of them as one."""
+    each = list(figures)
+    longest = max((one["longest_ms"] for one in each), default=0)
+    return {**{name: sum(one[name] for one in each) for name in _SUMMED}, "longest_ms": longest}
+
+
+def _sums(figures: dict[str, int]) -> dict[str, Any]:
     """The fields of `UsageSums`."""
-    added = {name: sum(int(group[name]) for group in groups) for name in _SUMMED}
-    cost_usd = added.pop("cost_microdollars") / MICRO
-    longest_ms = max((int(group["longest_ms"]) for group in groups), default=0)
-    return {**added, "cost_usd": cost_usd, "longest_ms": longest_ms}
+    added = dict(figures)
+    return {"cost_usd": added.pop("cost_microdollars") / MICRO, **added}
 
 
-def _grouped(groups: Iterable[dict[str, Any]], field: str) -> dict[Any, list[dict[str, Any]]]:
-    found: dict[Any, list[dict[str, Any]]] = {}
-    for group in groups:
-        found.setdefault(group[field], []).append(group)
-    return found
+_NOTHING: Final = _added([])
 
 
-def _models(groups: list[dict[str, Any]]) -> list[ModelUsage]:
-    by_model = _grouped(groups, "model")
-    turns = Counter({model: sum(group["turns"] for group in own) for model, own in by_model.items()})
-    shown = [model for model, _ in turns.most_common(MODELS_SHOWN)]
-    models = [ModelUsage(model=model, **_sums(by_model.pop(model))) for model in shown]
-    if by_model:
-        rest = [group for own in by_model.values() for group in own]
-        models.append(ModelUsage(model=OTHER_MODELS, **_sums(rest)))
+def _models(groups: _Groups) -> list[ModelUsage]:
+    rest = dict(groups.by_model)
+    turns = Counter({model: figures["turns"] for model, figures in rest.items()})
+    models = [
+        ModelUsage(model=model, **_sums(rest.pop(model))) for model, _ in turns.most_common(MODELS_SHOWN)
+    ]
+    if rest:
+        models.append(ModelUsage(model=OTHER_MODELS, **_sums(_added(rest.values()))))
     return models
 
 
@@ -218,10 +242,11 @@ def _percentiles(connection: Connection, span: _Span, turns: int) -> tuple[int, 
     if turns == 0:
         return 0, 0
     query = select(_turn.c.duration_ms).where(_turn.c.ended_at_ms >= span.since_ms)
-    ordered = _of_agent(query, _turn.c.agent, span.agent).order_by(_turn.c.duration_ms).limit(1)
-    ranks = (math.ceil(turns * share) - 1 for share in (0.5, 0.95))
-    median, p95 = (connection.execute(ordered.offset(rank)).scalar() or 0 for rank in ranks)
-    return median, p95
+    mine = _of_agent(query, _turn.c.agent, span.agent).limit(1)
+    median = mine.order_by(_turn.c.duration_ms).offset(math.ceil(turns * 0.5) - 1)
+    # Counted from the nearer end, since the database sorts as much as it passes over.
+    p95 = mine.order_by(_turn.c.duration_ms.desc()).offset(turns - math.ceil(turns * 0.95))
+    return connection.execute(median).scalar() or 0, connection.execute(p95).scalar() or 0
 
 
 @dataclass(frozen=True)
@@ -317,15 +342,14 @@ class _SentAt(Sequence[int]):
         return self._found[number]
 
 
-def _buckets(span: _Span, groups: list[dict[str, Any]], tools: _Tools, known: _Known) -> list[UsageBucket]:
-    by_slot = _grouped(groups, "slot")
+def _buckets(span: _Span, groups: _Groups, tools: _Tools, known: _Known) -> list[UsageBucket]:
     frequent = {name for name, _ in _shortened(tools.total, TOOLS_OF_A_BUCKET)}
     return [
         UsageBucket(
             start_ms=span.start_of(slot),
             tools=_of_bucket(tools.by_slot.get(slot, Counter()), frequent),
             messages=known.messages.get(slot),
-            **_sums(by_slot.get(slot, [])),
+            **_sums(groups.by_slot.get(slot, _NOTHING)),
             **known.approvals.get(slot, Counter()),
         )
         for slot in span.slots
