@@ -410,7 +410,7 @@ def test_a_view_leaves_out_nothing_that_the_roster_was_given(tmp_path: Path) -> 
         roster = Roster(registry, Feed(), HostPaths.under(tmp_path), unread=lambda name: 3, isolation="none")
         roster.set_state(MANAGER, AgentState.RUNNING, pid=7, note="well")
         roster.report(MANAGER, HarnessReport(badge=Badge.IDLE), 1)
-        roster.budget_of = lambda name: BudgetView.model_construct()
+        roster.budget_of = lambda name: BudgetView(agent=name, day_ends_at_ms=1, day_ends="00:00")
         roster.budget_stop = lambda name: BudgetStop("spent", 5)
         roster.bypassed = lambda name: True
         roster.set_restarts(MANAGER, 2)
