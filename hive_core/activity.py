@@ -24,6 +24,7 @@ SHOWN: Final = frozenset({
     "request_spawn", "request_apply_commit", "rollback", "approve", "deny", "deployed", "failed", "dismiss",
     "answer", "cancel_question", "expire_question", "pause", "end_pause",
     "set_aside", "requeue", "take_out",
+    "add_schedule", "remove_schedule", "pause_schedule", "resume_schedule", "run_schedule", "cancel_reminder",
     "login", "logout", "end_session", "logout_all",
     "page api/cancel", "page api/compact", "page api/new-session", "page api/model",
     "page login/start", "page login/code", "page login/cancel", "page send",

@@ -2,15 +2,17 @@
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection
 
-from hive_core.activity import LOOKED_BACK, Activity
+from hive_core.activity import LOOKED_BACK, SHOWN, Activity
 from hive_core.feed import Feed, Subscription
 from hive_core.principals import Principal
+from tests.conftest import PROJECT
 from tests.support.core_parts import OPERATOR, Parts, running
 
 ANN = Principal.operator("session aa11")
@@ -91,3 +93,9 @@ async def test_it_looks_back_a_bounded_way(parts: Parts) -> None:
 
         await parts.store.write(chatter)
         assert await activity.recent(10) == []
+
+
+def test_every_action_that_is_told_has_words_on_the_page() -> None:
+    page = (PROJECT / "assets" / "js" / "activity.js").read_text()
+    words = page[page.index("const DONE = {") : page.index("\n};")]
+    assert set(re.findall(r'^  "?([\w /-]+?)"?: "', words, re.MULTILINE)) >= SHOWN
