@@ -1,18 +1,22 @@
 """A harness that runs and does not answer: noticed, told once, ended in the end; and nobody else is."""
 
+import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hive_core.config import Settings
+from hive_core.containers.base import Condition, StatusChange
 from hive_core.feed import Feed
 from hive_core.heartbeats import Heartbeats
 from hive_core.roster import Roster
+from hive_core.watch import Watch
 from hive_shared.names import MANAGER
 from hive_shared.paths import HostPaths
 from hive_shared.wire import AgentState, AgentStatus, Badge, HarnessReport
@@ -165,3 +169,56 @@ async def test_a_connection_that_ended_is_not_silent_any_more(watched: Watched) 
     await watched.after(200)
     assert "alice" not in [name for name, _ in watched.stuck]
     assert watched.roster.view("alice").status_note == "no harness is connected"
+
+
+class Ending:
+    """A lifecycle, and its runtime, whose containers end when they are asked to, after 30 s; or do not."""
+
+    def __init__(self) -> None:
+        self.runtime = self
+        self.ends = True
+        self.changed: Callable[[StatusChange], None] = lambda change: None
+        self.started: list[str] = []
+
+    def subscribe(self, callback: Callable[[StatusChange], None]) -> Callable[[], None]:
+        self.changed = callback
+        return lambda: None
+
+    async def end_stuck(self, name: str) -> bool:
+        if self.ends:
+            self.changed(StatusChange(name, Condition.DOWN, asked=True, ran_seconds=30.0))
+        return self.ends
+
+    async def start_again(self, name: str) -> None:
+        self.started.append(name)
+
+    def has_started(self, times: int) -> bool:
+        return len(self.started) == times
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def test_what_is_ended_since_it_hangs_is_started_again_with_growing_pauses(watched: Watched) -> None:
+    parts, lifecycle, roster = watched.parts, Ending(), watched.roster
+    settings = Settings(restart_backoff_first_seconds=0.02, restart_backoff_max_seconds=60.0)
+    watch = Watch(settings, parts.registry, parts.broker, parts.audit, roster, lifecycle)  # type: ignore[arg-type]
+    for count, pause in enumerate(("0.02", "0.04", "0.08"), 1):
+        roster.set_state("alice", AgentState.RUNNING)
+        watch.stuck("alice", "it hung")
+        watch.stuck("alice", "it hung")  # once is enough
+        await until(lambda: roster.state("alice") is AgentState.CRASHED)
+        assert roster.view("alice").status_note == f"it hung; starts again in {pause} s"
+        await until(partial(lifecycle.has_started, count))
+    crashes = [entry for entry in await parts.audit.recent(100) if entry.action == "crash"]
+    assert len(crashes) == 3
+
+    lifecycle.ends = False  # it answers again, or somebody else was quicker
+    roster.set_state("bob", AgentState.RUNNING)
+    watch.stuck("bob", "it hung")
+    await asyncio.sleep(0)
+    await watch.close()
+    assert roster.state("bob") is AgentState.RUNNING
