@@ -56,9 +56,7 @@ class ScriptedBackend:
         self.compactions = 0
         self.compact_outcome = Outcome.OK
         self.sizes: list[int] = []  # of the prompts of the next turns, in tokens
-        self.compacted_tokens: int | None = (
-            0  # what a compaction leaves; None: nothing to do
-        )
+        self.compacted_tokens: int | None = 0  # what a compaction leaves; None: nothing to do
         self.done: list[str] = []  # in order: the first line of each prompt, "compact", "new session"
         self.models: list[str] = ["sonnet"]
         self.sessions = 0
