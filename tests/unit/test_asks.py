@@ -330,7 +330,7 @@ async def test_loose_ends_survive_a_restart(tmp_path: Path) -> None:
         assert message.asks == asked.id
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     tried=st.lists(
         st.tuples(

@@ -90,7 +90,7 @@ async def test_long_bodies_are_cut_so_that_a_thread_fits_a_line(parts: Parts, bo
     assert found.cut == (len(found.messages) < THREAD_MAX)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(plan=st.lists(st.none() | st.integers(0, 24), min_size=1, max_size=25))
 def test_every_message_of_a_thread_has_the_same_thread(tmp_path: Path, plan: list[int | None]) -> None:
     answering = [None if above is None or above >= number else above for number, above in enumerate(plan)]
