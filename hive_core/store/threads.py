@@ -1,7 +1,7 @@
 """A message, what it answers, and what answers that: threads by `in_reply_to` (SPEC section 5).
 
-A reply is younger than what it answers, so there are no circles. How long a thread gets is up to agents:
-what is read of one is bounded in both directions.
+A reply is younger than what it answers, so there are no circles unless a database was written by hand; those
+end as well. How long a thread gets is up to agents: what is read of one is bounded in both directions.
 """
 
 from typing import Final
@@ -26,11 +26,12 @@ def thread_of(connection: Connection, number: int) -> tuple[list[Message], bool]
         return [], False
     more_above = len(path) == ABOVE_MAX and path[0].in_reply_to is not None
     found = {message.id: message for message in path}
-    below = [path[0].id]
+    below, looked = [path[0].id], set[int]()
     while below and len(found) <= THREAD_MAX:
+        looked.update(below)
         answers = answers_to(connection, below, THREAD_MAX + 1)
         found |= {message.id: message for message in answers}
-        below = [message.id for message in answers]
+        below = [message.id for message in answers if message.id not in looked]
     kept = {message.id for message in path}
     for other in sorted(found.keys() - kept)[: THREAD_MAX - len(kept)]:
         kept.add(other)

@@ -81,6 +81,12 @@ async def test_of_many_answers_the_one_that_was_asked_for_is_shown(parts: Parts)
     assert found.messages[-1].id == 401
 
 
+async def test_a_circle_that_somebody_wrote_into_the_database_ends(parts: Parts) -> None:
+    await say(parts, 3, 1, 2)
+    found = await parts.broker.threads.of(2)
+    assert [message.id for message in found.messages] == [1, 2, 3]
+
+
 @pytest.mark.parametrize("body", ["é" * 120_000, "\x01" * 40_000, '"\\' * 60_000])
 async def test_long_bodies_are_cut_so_that_a_thread_fits_a_line(parts: Parts, body: str) -> None:
     await say(parts, None, *[1] * (THREAD_MAX - 1), body=body)
