@@ -1,7 +1,7 @@
 """One MCP session over newline-delimited JSON (modelcontextprotocol.io, revisions 2024-11-05 to 2025-11-25).
 
 Our own code for the few methods that a server of tools needs: the official SDK costs every harness 25 MB and
-its first turn a second of processor time (decision 14). The SDK's client and types are what the tests hold
+its first turn a second of processor time (decision 15). The SDK's client and types are what the tests hold
 this against, and the real CLIs.
 """
 
