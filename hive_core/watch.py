@@ -57,6 +57,7 @@ class Watch:
         self._series: dict[str, _Series] = {}
         self._restarts = TaskSet("watch")
         self._ending: dict[str, float] = {}  # agents that are ended here, and how many seconds they had run
+        self._overdue: dict[str, str] = {}  # that did not end when they should, and why they should
         self._unsubscribe = lifecycle.runtime.subscribe(self._changed)
 
     async def close(self) -> None:
@@ -75,17 +76,23 @@ class Watch:
             self._restarts.start(self._end(name, note), name=f"end-{name}")
 
     async def _end(self, name: str, note: str) -> None:
+        self._overdue.pop(name, None)
         try:
             if await self._lifecycle.end_stuck(name):
                 self._begin_again(name, ran_seconds=self._ending[name], note=note)
         except HiveError as error:
             log.error("%s does not answer and could not be ended: %s", name, error.message)
+            self._overdue[name] = note
         finally:
             del self._ending[name]
 
     def _changed(self, change: StatusChange) -> None:
         if change.agent in self._ending and change.asked:
             self._ending[change.agent] = change.ran_seconds
+            return
+        note = self._overdue.pop(change.agent, None) if change.condition is Condition.DOWN else None
+        if note is not None and self._roster.state(change.agent) is AgentState.RUNNING:
+            self._begin_again(change.agent, ran_seconds=change.ran_seconds, note=note)  # at last
             return
         if change.condition is Condition.DOWN and not change.asked:
             self._begin_again(change.agent, ran_seconds=change.ran_seconds, note=change.note)

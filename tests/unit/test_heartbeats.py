@@ -17,6 +17,7 @@ from hive_core.feed import Feed
 from hive_core.heartbeats import Heartbeats
 from hive_core.roster import Roster
 from hive_core.watch import Watch
+from hive_shared.errors import HiveError
 from hive_shared.names import MANAGER
 from hive_shared.paths import HostPaths
 from hive_shared.wire import AgentState, AgentStatus, Badge, HarnessReport
@@ -177,6 +178,7 @@ class Ending:
     def __init__(self) -> None:
         self.runtime = self
         self.ends = True
+        self.fails = 0
         self.changed: Callable[[StatusChange], None] = lambda change: None
         self.started: list[str] = []
 
@@ -185,6 +187,9 @@ class Ending:
         return lambda: None
 
     async def end_stuck(self, name: str) -> bool:
+        if self.fails:
+            self.fails -= 1
+            raise HiveError("the kernel holds it")
         if self.ends:
             self.changed(StatusChange(name, Condition.DOWN, asked=True, ran_seconds=30.0))
         return self.ends
@@ -222,3 +227,19 @@ async def test_what_is_ended_since_it_hangs_is_started_again_with_growing_pauses
     await asyncio.sleep(0)
     await watch.close()
     assert roster.state("bob") is AgentState.RUNNING
+
+
+async def test_what_could_not_be_ended_is_started_again_once_it_ends_at_last(
+    watched: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
+    parts, lifecycle, roster = watched.parts, Ending(), watched.roster
+    settings = Settings(restart_backoff_first_seconds=0.02, restart_backoff_max_seconds=60.0)
+    watch = Watch(settings, parts.registry, parts.broker, parts.audit, roster, lifecycle)  # type: ignore[arg-type]
+    lifecycle.fails = 1
+    watch.stuck("alice", "it hung")
+    await until(lambda: "could not be ended: the kernel holds it" in caplog.text)
+    assert roster.state("alice") is AgentState.RUNNING
+    lifecycle.changed(StatusChange("alice", Condition.DOWN, asked=True, ran_seconds=30.0))
+    assert roster.view("alice").status_note.startswith("it hung; starts again")
+    await until(partial(lifecycle.has_started, 1))
+    await watch.close()
