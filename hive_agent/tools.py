@@ -33,6 +33,7 @@ from hive_shared.status_words import words_of
 from hive_shared.wire import (
     RECV_WAIT_MAX_SECONDS,
     Agents,
+    AgentStatus,
     AgentView,
     AnswerAsk,
     ApprovalAsked,
@@ -773,12 +774,15 @@ def _agent(agent: AgentView) -> str:
     return f"{agent.name} ({agent.role}): {'; '.join(parts)}"
 
 
+_TOLD_BY_CORE = frozenset({AgentStatus.OFFLINE, AgentStatus.PARKED})
+
+
 def _status(agent: AgentView) -> str:
     told = words_of(agent)
     if agent.status_until_ms is not None:
         told += f" until {_utc(agent.status_until_ms)}"
-    note = _one_line(agent.status_note)
-    return f"{told} ({note})" if note and agent.status_note != agent.note else told
+    # Other notes are the agent's own words, for which this is no place.
+    return f"{told} ({_one_line(agent.status_note)})" if agent.status in _TOLD_BY_CORE else told
 
 
 def _one_line(text: str) -> str:

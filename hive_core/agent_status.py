@@ -15,6 +15,7 @@ LATEST_MS: Final = 2**53  # what every browser can count to; later times are not
 
 NEVER_REPORTED: Final = "its harness has not reported in since its container started"
 NOT_CONNECTED: Final = "no harness is connected"
+SAYS_SO: Final = "its harness says so"
 SILENT: Final = "its harness runs and does not answer"
 
 OF_CONTAINER: Final = {
@@ -96,7 +97,7 @@ def _as_reported(facts: Facts) -> Status:
         case Badge.COMPACTING:
             return Status(AgentStatus.COMPACTING, report.since_ms, report.note)
         case Badge.OFFLINE:
-            return Status(AgentStatus.OFFLINE, report.since_ms, report.note)
+            return Status(AgentStatus.OFFLINE, report.since_ms, SAYS_SO)
     if facts.asked_at_ms is not None:
         note = report.note if report.badge is Badge.WAITING_FOR_YOU else ""
         return Status(AgentStatus.WAITING_FOR_YOU, max(facts.asked_at_ms, facts.since_ms), note)

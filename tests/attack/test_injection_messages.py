@@ -166,7 +166,8 @@ class HostileCore(FakeCore):
             state=AgentState.CRASHED,
             since_ms=1,
         )
-        self.view = view.model_copy(update={"note": f"exit code 1: x\n{FORGED}"})
+        notes = {"note": f"exit code 1: x\n{FORGED}", "status_note": f"says who?\n{FORGED}"}
+        self.view = view.model_copy(update=notes)
 
     async def _handle(self, request, connection):  # type: ignore[no-untyped-def]
         match request:

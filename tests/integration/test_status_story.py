@@ -129,7 +129,7 @@ async def test_the_manager_restarts_what_crashed_and_what_hangs_and_the_work_com
     await told(operator, "counted the sand")
     assert set(minds.told) == {"container_crashed", "harness_silent"}
     assert minds.tries.keys() == {"stars", "sand"}
-    assert min(minds.tries.values()) == 2  # on a machine that is busy enough, others may count as hanging
+    assert min(minds.tries.values()) >= 2  # on a machine that is busy enough, others may count as hanging
     assert len(await deeds(operator, "restart")) >= 2
     assert await deeds(operator, "silent")
     with pytest.raises(ProcessLookupError):

@@ -138,6 +138,7 @@ def hostile_results() -> list[tuple[Any, Any]]:
         port=1,
         state=wire.AgentState.RUNNING,
         since_ms=1,
+        status_note=HOSTILE,
         isolation=HOSTILE,
         note=HOSTILE,
         report=wire.HarnessReport(backend=HOSTILE, model=HOSTILE, note=HOSTILE),
