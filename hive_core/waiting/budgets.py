@@ -17,13 +17,22 @@ class BudgetSource:
         self._budgets = budgets
         self._broker = broker
         self._registry = registry
+        self._stopped: set[str] = set()
 
     async def open(self, changed: Changed) -> None:
+        def told(name: str) -> None:
+            """Of every message that anybody is handed: few of them change what waits."""
+            stopped = self._budgets.is_stopped(name)
+            if stopped or name in self._stopped:
+                (self._stopped.add if stopped else self._stopped.discard)(name)
+                changed()
+
         def sent(message: Message) -> None:
             if self._budgets.is_stopped(message.to):
                 changed()
 
-        self._budgets.subscribe(lambda name: changed())
+        self._stopped = {budget.agent for budget in self._budgets.stopped()}
+        self._budgets.subscribe(told)
         self._broker.subscribe(sent)
 
     def entries(self) -> Iterable[WaitingEntry]:

@@ -339,7 +339,9 @@ async def test_the_operators_queue_has_it_while_messages_wait(tmp_path: Path) ->
         await source.open(lambda: changes.append(None))
         await fill(parts, 2)
         parts.clock.pass_seconds(60)
-        await parts.take("bob", 2)
+        await parts.take("bob", 1)
+        assert changes == [], "nobody is stopped"
+        await parts.take("bob", 1)
         assert list(source.entries()) == [], "it has nothing to do"
         changes.clear()
         await fill(parts, 1)
@@ -352,7 +354,9 @@ async def test_the_operators_queue_has_it_while_messages_wait(tmp_path: Path) ->
         await parts.budgets.answer(OPERATOR, "bob", BudgetAnswer.WAIT)
         assert list(source.entries()) == []
         assert await parts.take("bob") == []
+        changes.clear()
         view = await parts.budgets.answer(OPERATOR, "bob", BudgetAnswer.ONE_TURN)
+        assert changes, "it is stopped no longer"
         assert (view.stopped, view.left) == (False, False)
         assert budget_entry(view).kind == "budget"
 
