@@ -1,4 +1,4 @@
-"""The daemon killed with SIGKILL at each step of send, recv, ack, spawn, destroy and what comes at a time."""
+"""The daemon killed with SIGKILL at each step of send, recv, ack, ask, spawn, destroy, and what is timed."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ from hive_core.doctor import Verdict
 from hive_core.invariants import examine
 from hive_shared import wire
 from hive_shared.client import Client, call_once
-from hive_shared.errors import HiveError
+from hive_shared.errors import Conflict, HiveError
 from hive_shared.paths import HostPaths
 from tests.conftest import PROJECT
 from tests.support.hive import eventually
@@ -260,6 +260,52 @@ async def test_a_destroy_is_done_or_can_be_asked_for_again_and_keeps_the_state(
     assert [message.body for message in await received(core)] == ["waits"]
     assert (core.paths.state("alice") / "notes.md").read_text() == "dear"
     await eventually(lambda: holds(core), "the invariants hold", every_seconds=0.1)
+
+
+@pytest.mark.parametrize(
+    ("point", "kept"),
+    [
+        (f"before {COMMIT}", False),
+        (f"after {COMMIT}", True),
+        ("before hive_core.broker:Broker._arrived", True),
+    ],
+)
+async def test_a_question_and_an_answer_are_there_whole_and_once(core: Core, point: str, kept: bool) -> None:
+    await core.start(die=point)
+    for name in ("alice", "bob"):
+        await core.call(wire.Spawn(name=name))
+    alice, bob = (core.paths.socket(name) for name in ("alice", "bob"))
+
+    async def listens(socket: Path) -> bool:  # what the one before left is there as well
+        with contextlib.suppress(HiveError):
+            await call_once(socket, wire.Status())
+            return True
+        return False
+
+    async def dies_of(socket: Path, request: wire.Request[R]) -> None:
+        await eventually(lambda: listens(socket), "it is listened to", every_seconds=0.02)
+        core.arm()
+        with pytest.raises(HiveError):
+            await call_once(socket, request)
+        await core.died()
+        await core.start(die=point)
+        await eventually(lambda: listens(socket), "it is listened to again", every_seconds=0.02)
+
+    ask = wire.Ask(to="alice", question="go on?", key="the-same")
+    await dies_of(bob, ask)
+    assert len((await core.call(wire.Questions(all=True))).questions) == kept
+    asked = await call_once(bob, ask)
+    (message,) = await received(core)
+    assert (message.id, message.asks) == (asked.message_id, asked.question_id)
+
+    answer = wire.AnswerAsk(question_id=asked.question_id, answer="yes")
+    await dies_of(alice, answer)
+    assert len((await core.call(wire.Questions(all=True))).questions) == (not kept)
+    with pytest.raises(Conflict) if kept else contextlib.nullcontext():
+        await call_once(alice, answer)
+    everything = (await core.call(wire.Messages())).messages
+    assert [each.body for each in everything if each.answers == asked.question_id] == ["yes"]
+    assert await broken(core) == []
 
 
 def make_due(core: Core) -> None:
