@@ -6,6 +6,7 @@ process or core ends, the turn that comes again joins it.
 
 import json
 import logging
+import os
 import re
 import secrets
 from collections.abc import Callable, Sequence
@@ -54,6 +55,14 @@ UNKNOWN_RULES: Final = (
     "Try it again in a minute, or do without."
 )
 
+NIX_STORE: Final = "/nix/store/"
+
+_LOOKS_AT: Final = ("Glob", "Grep")
+_PATH_OF: Final = {
+    **dict.fromkeys(("Read", "Edit", "Write"), "file_path"),
+    "NotebookEdit": "notebook_path",
+    **dict.fromkeys(_LOOKS_AT, "path"),
+}
 _OWN = f"mcp__{MCP_SERVER}__"
 _MARK = re.compile(r"[0-9a-f]{32}\Z")
 _FOR_A_COMMAND_LINE = re.compile(r"[A-Za-z0-9_-]+(?:\([^\x00-\x1f\x7f-\x9f,()]{1,200}\))?\Z")
@@ -115,15 +124,17 @@ class Permissions:
         rules = await self._current_rules()
         if rules is None:
             return ToolDecision(allowed=False, message=UNKNOWN_RULES)
-        match self._verdict(call, rules):
+        meant = where_it_leads(call)
+        match self._verdict_of_both(call, meant, rules):
             case None:
                 return None
             case Verdict.ALLOW:
                 return ToolDecision(allowed=True)
             case Verdict.DENY:
-                return ToolDecision(allowed=False, message=self._refusal(call, rules))
+                return ToolDecision(allowed=False, message=self._refusal(call, meant, rules))
             case Verdict.ASK:
-                return await self._ask(call, said)
+                link = f"(a link to {meant.subject}) " if meant is not None else ""
+                return await self._ask(call, link + said)
 
     def command_rules(self, allowed: Sequence[str], *, asks: bool) -> tuple[list[str], list[str]]:
         """See `ToolGate`."""
@@ -140,6 +151,16 @@ class Permissions:
             return [], [tool for tool in dict.fromkeys(named) if tool != EVERYTHING]
         return may, may_not
 
+    def _verdict_of_both(
+        self, call: ToolCall, meant: ToolCall | None, rules: PermissionRules
+    ) -> Verdict | None:
+        """A link is denied as itself or as what it leads to; allowed as both."""
+        as_written = self._verdict(call, rules)
+        if meant is None or as_written is Verdict.DENY:
+            return as_written
+        as_meant = self._verdict(meant, rules)
+        return as_meant if as_written is Verdict.ALLOW or as_meant is Verdict.DENY else as_written
+
     def _verdict(self, call: ToolCall, rules: PermissionRules) -> Verdict | None:
         """None where nothing is said of the call, and no policy is configured."""
         options = self._options
@@ -153,11 +174,11 @@ class Permissions:
             default=Verdict(options.default),
         )
 
-    def _refusal(self, call: ToolCall, rules: PermissionRules) -> str:
+    def _refusal(self, call: ToolCall, meant: ToolCall | None, rules: PermissionRules) -> str:
         by = [
             rule
             for rule in (*(self._options.deny if self._options else ()), *rules.deny)
-            if _says_no(rule, call)
+            if _says_no(rule, call) or (meant is not None and _says_no(rule, meant))
         ]
         why = f": the rule {by[0]} denies it" if by else ""
         return (
@@ -268,6 +289,26 @@ class _Mark:
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return mark if isinstance(mark, str) and _MARK.match(mark) else None
+
+
+def where_it_leads(call: ToolCall) -> ToolCall | None:
+    """The call with the file that links lead to in the place of its path; None where that is the same.
+
+    What is in the Nix store counts as where the link is: nobody can change it, and on NixOS all of /etc leads
+    there. Links can be changed between this look and the call: rules guide agents, the container holds them.
+    """
+    name = _PATH_OF.get(call.tool)
+    given = call.input.get(name, "") if name is not None else None
+    if name is None or not isinstance(given, str) or (call.tool not in _LOOKS_AT and not given):
+        return None
+    try:
+        real = os.path.realpath(os.path.join(call.cwd or "/", given))
+    except (OSError, ValueError):
+        return None
+    meant = replace(call, input={**call.input, name: real})
+    if meant.subject == call.subject or real.startswith(NIX_STORE):
+        return None
+    return meant
 
 
 def _says_no(rule: str, call: ToolCall) -> bool:

@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from hive_agent.link import Link
-from hive_agent.permissions import FIRST_RULES_SECONDS, UNKNOWN_RULES, Permissions
+from hive_agent.permissions import FIRST_RULES_SECONDS, UNKNOWN_RULES, Permissions, where_it_leads
 from hive_agent.status import Status
 from hive_shared.errors import Unavailable
 from hive_shared.permissions import LOOKING, PermissionOptions, ToolCall
@@ -126,3 +126,61 @@ async def test_where_core_never_tells_its_rules_calls_are_refused_in_the_end(tmp
         decision = await rules.check(ToolCall("Bash", {"command": "ls"}), "")
         assert decision is not None
         assert (decision.allowed, decision.message) == (False, UNKNOWN_RULES)
+
+
+LINKED = PermissionOptions(allow=("Read(/*/open/*)", "Edit(/*/open/*)", "Grep(/*/open*)"), default="deny")
+
+
+@pytest.mark.parametrize(
+    ("tool", "name"), [("Read", "file_path"), ("Edit", "file_path"), ("Write", "file_path"), ("Grep", "path")]
+)
+async def test_a_link_is_denied_as_what_it_leads_to(tmp_path: Path, tool: str, name: str) -> None:
+    for directory in ("open", "closed"):
+        (tmp_path / directory).mkdir()
+    (tmp_path / "closed" / "key").write_text("x")
+    (tmp_path / "open" / "link").symlink_to("../closed/key")
+    (tmp_path / "open" / "door").symlink_to("../closed")
+    core = Core(f"{tool}({tmp_path}/closed*)")
+    rules = permissions(tmp_path, core, None)  # without a policy, and nothing else is said
+    for path in ("open/link", "open/door/key", f"{tmp_path}/open/link"):
+        decision = await rules.check(ToolCall(tool, {name: path}, str(tmp_path)), "")
+        assert decision is not None
+        assert not decision.allowed
+        assert core.deny[0] in decision.message
+    assert await rules.check(ToolCall(tool, {name: "open/other"}, str(tmp_path)), "") is None
+
+
+async def test_a_link_is_allowed_only_if_what_it_leads_to_is(tmp_path: Path) -> None:
+    for directory in ("open", "closed"):
+        (tmp_path / directory).mkdir()
+    (tmp_path / "closed" / "key").write_text("x")
+    (tmp_path / "open" / "out").symlink_to("../closed/key")
+    (tmp_path / "open" / "within").symlink_to("plain")
+    (tmp_path / "open" / "plain").write_text("x")
+    rules = permissions(tmp_path, Core(), LINKED)
+
+    async def allowed(tool: str, path: str) -> bool:
+        decision = await rules.check(ToolCall(tool, {"file_path": path}, str(tmp_path)), "")
+        assert decision is not None
+        return decision.allowed
+
+    assert await allowed("Read", "open/plain")
+    assert await allowed("Edit", "open/within")
+    assert await allowed("Edit", "open/new")
+    assert not await allowed("Read", "open/out")
+    assert not await allowed("Edit", "open/out")
+
+
+def test_what_is_in_the_nix_store_and_what_is_no_path_is_taken_as_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "etc").symlink_to(tmp_path / "store")
+    call = ToolCall("Read", {"file_path": f"{tmp_path}/etc"})
+    meant = where_it_leads(call)
+    assert meant is not None
+    assert meant.subject == f"{tmp_path}/store"
+    monkeypatch.setattr("hive_agent.permissions.NIX_STORE", f"{tmp_path}/")
+    assert where_it_leads(call) is None
+    for odd in ({"file_path": "\0"}, {"file_path": 7}, {}):
+        assert where_it_leads(ToolCall("Read", odd)) is None
+    assert where_it_leads(ToolCall("Bash", {"command": "cat /etc"})) is None
