@@ -17,5 +17,5 @@ def steady_ms() -> int:
 
 
 def steady_beside(clock: Clock) -> Clock:
-    """The clock that never jumps, for what has this wall clock; one that is not this host's is taken as such."""
+    """The clock that never jumps, for what has this wall clock; one not of this host is taken as such."""
     return steady_ms if clock is time_ms else clock
