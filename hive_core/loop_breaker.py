@@ -8,7 +8,7 @@ kept *apart* until a time, or *silenced*, which is free to go on and not looked 
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from time import monotonic as monotonic_seconds
 from typing import Final, Literal
@@ -249,6 +249,11 @@ class LoopBreaker:
         self._tell(post, LoopEnded(agents=list(loop.pair), note=note))
 
     async def _earliest_ms(self) -> int | None:
+        now_ms = self._clock()
+        for pair, loop in self._loops.items():
+            if loop.until_ms is not None and loop.since_ms > now_ms:  # by a clock that was ahead
+                lasts_ms = loop.until_ms - loop.since_ms
+                self._loops[pair] = replace(loop, since_ms=now_ms, until_ms=now_ms + lasts_ms)
         return min(
             (loop.until_ms for loop in self._loops.values() if loop.until_ms is not None), default=None
         )

@@ -285,6 +285,18 @@ async def test_agents_kept_apart_stay_so_for_a_day(tmp_path: Path) -> None:
         assert not await hive.refused()
 
 
+async def test_a_pause_that_a_clock_began_which_was_ahead_ends_in_a_day(tmp_path: Path) -> None:
+    clock = FakeClock()
+    async with watched(tmp_path / "b.sqlite", clock) as hive:
+        clock.now_ms += 365 * DAY_MS
+        await hive.answer(await hive.paused(), APART)
+        clock.now_ms -= 365 * DAY_MS
+        assert await hive.breaker._earliest_ms() == clock() + DAY_MS
+        clock.pass_seconds(DAY_MS / 1000 + 1)
+        await hive.breaker._end_due(clock())
+        assert not await hive.refused()
+
+
 async def test_a_question_taken_off_keeps_them_apart(tmp_path: Path) -> None:
     async with watched(tmp_path / "b.sqlite") as hive:
         question = await hive.paused()
