@@ -102,6 +102,8 @@ def private_directory(path: Path, mode: int, owner: int | None = None) -> None:
         os.fchmod(directory, mode)
         if owner is not None:
             os.fchown(directory, owner, owner)
+    except OSError as error:  # of a descriptor, it does not say which directory that is
+        raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         os.close(directory)
 

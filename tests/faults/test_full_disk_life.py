@@ -1,9 +1,10 @@
-"""A disk that is full while a real daemon makes and removes agents."""
+"""A disk that is full while a real daemon makes and removes agents; and one that is read-only."""
 
 import asyncio
 import ctypes
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from hive_shared import wire
 from hive_shared.errors import HiveError
 from tests.conftest import need
-from tests.faults.test_killed_at_steps import Core, holds, nursery, received
+from tests.faults.test_killed_at_steps import Core, gone, holds, nursery, received
 from tests.support.hive import eventually
 
 __all__ = ["nursery"]
@@ -33,6 +34,11 @@ class Disk:
 
     def mount(self) -> bool:
         return bool(self._libc.mount(b"tmpfs", os.fsencode(self.place), b"tmpfs", 0, SIZE) == 0)
+
+    def read_only(self) -> None:
+        flags = 32 | 1  # MS_REMOUNT, MS_RDONLY
+        done = self._libc.mount(b"tmpfs", os.fsencode(self.place), b"tmpfs", flags, SIZE)
+        assert done == 0, os.strerror(ctypes.get_errno())
 
     def unmount(self) -> None:
         self._libc.umount2(os.fsencode(self.place), DETACH)
@@ -122,3 +128,22 @@ async def test_a_removal_on_a_full_disk_keeps_the_state(core: Core, disk: Disk) 
     await core.call(wire.Spawn(name="alice"))
     assert [message.id for message in await received(core)] == kept
     await eventually(lambda: holds(core), "the invariants hold", every_seconds=0.1)
+
+
+async def test_a_daemon_on_a_read_only_disk_says_so_and_changes_nothing(core: Core, disk: Disk) -> None:
+    await core.start()
+    await core.call(wire.Spawn(name="alice"))
+    core.kill_all()
+    await gone(core.pid)
+    disk.read_only()
+    command = [sys.executable, "-m", "hive_core.cli", "--root", str(core.root)]
+    served = await asyncio.to_thread(subprocess.run, [*command, "serve"], capture_output=True, timeout=90)
+    assert served.returncode not in (0, None)
+    assert b"ead-only" in served.stderr
+    assert str(core.root).encode() in served.stderr
+    assert b"Traceback" not in served.stderr
+    target = core.root / "backup"
+    made = await asyncio.to_thread(subprocess.run, [*command, "backup", str(target)], capture_output=True)
+    assert made.returncode != 0
+    assert b"ead-only" in made.stderr
+    assert b"Traceback" not in made.stderr
