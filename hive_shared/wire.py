@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import to_json
 
 from hive_shared.errors import BadRequest, BodyTooLarge, Forbidden, UnknownOp
 from hive_shared.names import OPERATOR
@@ -1827,7 +1828,7 @@ def batch(messages: Iterable[Message]) -> list[Message]:
     room = BATCH_MAX_BYTES
     chosen: list[Message] = []
     for message in messages:
-        room -= len(message.model_dump_json())
+        room -= len(to_json(message))  # bytes, of which a letter can take three
         if chosen and room < 0:
             break
         chosen.append(message)

@@ -1,5 +1,6 @@
 """SPEC section 4: what is accepted on each surface, and how refusals are told."""
 
+import contextlib
 import json
 from typing import Any
 
@@ -144,8 +145,14 @@ def test_a_lone_surrogate_is_stored_as_something_that_utf8_can_hold() -> None:
     request.body.encode()
 
 
-def test_a_batch_of_messages_always_fits_one_line() -> None:
-    large = wire.Message(id=1, sender="a", to="b", body='"' * 262_144, sent_at_ms=1)
+@pytest.mark.parametrize("letter", ['"', "\x01", "字", "🐝"])
+def test_a_batch_of_messages_always_fits_one_line(letter: str) -> None:
+    """Otherwise an inbox with such messages in it could never be read again."""
+    for size in range(262_144 // len(letter.encode()), 0, -1000):
+        with contextlib.suppress(errors.BodyTooLarge):
+            body = wire.Send(to="b", body=letter * size).body
+            break
+    large = wire.Message(id=1, sender="a", to="b", body=body, sent_at_ms=1)
     chosen = wire.batch([large] * 100)
     line = encode({"ok": True, "result": wire.Received(messages=chosen, unread=9).model_dump()})
     assert 1 <= len(chosen) < 100
