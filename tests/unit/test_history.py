@@ -341,7 +341,7 @@ def test_turn_stats_are_kept_and_summed_by_model(tmp_path: Path) -> None:
 
 def test_turn_stats_survive_a_restart_and_a_missing_store(tmp_path: Path) -> None:
     path = tmp_path / "events.sqlite"
-    TurnLog(Database(path)).record(TurnStats(model="opus", tools={"Bash": 2}))
+    TurnLog(Database(path)).record(TurnStats(message_id=3, model="opus", tools={"Bash": 2}))
     kept = TurnLog(Database(path)).last()
     assert kept is not None
     assert kept.tools == {"Bash": 2}
