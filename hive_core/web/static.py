@@ -4,11 +4,14 @@ The directory is listed once; a request is looked up in that list, so no path it
 anywhere else. Files that change on disk are read again, for whoever works on the front end.
 """
 
+import gzip
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -27,6 +30,9 @@ STATS_PAGE: Final = "stats.html"
 AGENT_STATS_PAGE: Final = "agent_stats.html"
 
 FILE_MAX_BYTES: Final = 8 * 1024 * 1024
+ALREADY_PACKED: Final = frozenset({"image/png", "font/woff2"})
+PACKED_SHARE: Final = 0.9  # of the file's size: what is hardly smaller is not worth unpacking
+_NEVER: Final = re.compile(r"q=0(\.0*)?\Z")
 
 CONTENT_TYPES: Final = {
     ".html": "text/html; charset=utf-8",
@@ -49,14 +55,22 @@ def assets_directory() -> Path:
     return packaged if packaged.is_dir() else Path(__file__).parents[2] / "assets"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Asset:
     """One file as it is sent."""
 
     body: bytes
     content_type: str
-    etag: str
+    digest: str
     modified_ns: int
+
+    @cached_property
+    def packed(self) -> bytes | None:
+        """The same compressed; None where that is no gain. No file has a secret that its size could tell."""
+        if self.content_type in ALREADY_PACKED:
+            return None
+        packed = gzip.compress(self.body, mtime=0)
+        return packed if len(packed) < PACKED_SHARE * len(self.body) else None
 
 
 class Assets:
@@ -117,10 +131,20 @@ def _reply(assets: Assets, name: str, request: Request) -> Response:
     asset = assets.get(name)
     if asset is None:
         raise WebRefusal(404, "not_found", "there is no such file")
-    headers = {"etag": asset.etag, "cache-control": "no-cache"}
-    if asset.etag in request.headers.get("if-none-match", ""):
+    packed = asset.packed if _takes_gzip(request) else None
+    etag = f'"{asset.digest}"' if packed is None else f'"{asset.digest}-gzip"'  # each form has its own
+    headers = {"etag": etag, "cache-control": "no-cache", "vary": "accept-encoding"}
+    if etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
-    return Response(asset.body, headers={**headers, "content-type": asset.content_type})
+    if packed is not None:
+        headers["content-encoding"] = "gzip"
+    return Response(packed or asset.body, headers={**headers, "content-type": asset.content_type})
+
+
+def _takes_gzip(request: Request) -> bool:
+    offered = request.headers.get("accept-encoding", "").lower().split(",")
+    codings = [each.replace(" ", "").partition(";") for each in offered]
+    return any(name == "gzip" and not _NEVER.match(quality) for name, _, quality in codings)
 
 
 def _listed(directory: Path) -> Iterator[tuple[str, Asset]]:
@@ -138,5 +162,4 @@ def _read(path: Path) -> Asset:
     with open(descriptor, "rb") as file:
         body = file.read(FILE_MAX_BYTES)
         modified_ns = os.fstat(descriptor).st_mtime_ns
-    etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
-    return Asset(body, CONTENT_TYPES[path.suffix], etag, modified_ns)
+    return Asset(body, CONTENT_TYPES[path.suffix], hashlib.sha256(body).hexdigest()[:32], modified_ns)

@@ -299,7 +299,7 @@ async def test_only_files_of_the_assets_are_served(
 
 def _naive(self: static.Assets, name: str) -> static.Asset:
     body = (self.directory / name).read_bytes()
-    return static.Asset(body, "text/plain", '"x"', 0)
+    return static.Asset(body, "text/plain", "x", 0)
 
 
 async def test_an_upgrade_is_no_way_around_the_gate(hive: WebHive) -> None:

@@ -1,6 +1,7 @@
 """Static files, and agents' pages in front of a harness that behaves."""
 
 import asyncio
+import gzip
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -57,6 +58,30 @@ async def test_files_have_their_type_and_are_asked_for_again_only_when_changed(h
     changed = await browser.get("/static/js/app.js", headers={"if-none-match": etag})
     assert (changed.status_code, changed.text) == (200, "export const changed = 1;\n")
     assert changed.headers["etag"] != etag
+
+
+LONG = "export const words = 'the same again';\n" * 100
+
+
+@pytest.mark.parametrize(
+    ("offered", "packed"),
+    [("gzip, br", True), ("br;q=1.0, GZIP ;q=0.5", True), ("gzip;q=0", False), ("gzip; q=0.00", False),
+     ("br", False), ("", False), ("xgzip", False)],
+)  # fmt: skip
+async def test_files_come_compressed_to_those_who_take_them_so(
+    hive: WebHive, offered: str, packed: bool
+) -> None:
+    (hive.paths.state_root.parents[1] / "assets" / "js" / "app.js").write_text(LONG)
+    ask = {"accept-encoding": offered}
+    async with hive.stranger().stream("GET", "/static/js/app.js", headers=ask) as reply:
+        sent = b"".join([piece async for piece in reply.aiter_raw()])
+    assert (gzip.decompress(sent) if packed else sent).decode() == LONG
+    assert reply.headers.get("content-encoding") == ("gzip" if packed else None)
+    assert (reply.headers["vary"], int(reply.headers["content-length"])) == ("accept-encoding", len(sent))
+    known = {**ask, "if-none-match": reply.headers["etag"]}
+    assert (await hive.stranger().get("/static/js/app.js", headers=known)).status_code == 304
+    other = {**known, "accept-encoding": "" if packed else "gzip"}
+    assert (await hive.stranger().get("/static/js/app.js", headers=other)).status_code == 200
 
 
 async def test_head_is_get_without_the_body(hive: WebHive) -> None:
