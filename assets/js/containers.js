@@ -42,6 +42,17 @@ export function agentPath(agent) {
 /** @type {Map<string, Item>} */
 let last = new Map();
 
+// On a phone a row would be all buttons: what is pressed seldom is folded there.
+const narrow = matchMedia("(max-width: 640px)");
+
+/** Rows are built for the window's width. @param {() => void} render */
+export function onWidth(render) {
+  narrow.addEventListener("change", () => {
+    last.clear();
+    render();
+  });
+}
+
 /** The same object as last time where nothing changed, so that the row is left alone. @param {Item[]} items */
 function remembered(items) {
   last = new Map(
@@ -202,7 +213,8 @@ function actions(agent) {
   }
   const running = agent.state === "running";
   const isAgent = agent.role !== "manager";
-  return [
+  const [logs, ...others] = reading;
+  const first = [
     running
       ? button(agent, "restart", "↺ R3ST4RT", "Restart", {
           "data-confirm": `Restart ${agent.name}? A turn that runs now begins again afterwards.`,
@@ -215,24 +227,39 @@ function actions(agent) {
         "data-confirm": `Stop ${agent.name}? Its inbox keeps filling until it is started again.`,
         "data-yes": "Stop",
       }),
-    button(agent, "rebuild", "↻ R3BU1LD", "Rebuild"),
-    ...reading,
-    isAgent && h("span", { class: "spacer" }),
-    isAgent &&
-      button(agent, "destroy", "DESTR0Y", "Destroy", {
-        class: "button danger quiet",
-        "data-confirm": `Destroy ${agent.name}? Its container goes; its state and credentials are kept and it can be revived.`,
-        "data-yes": "Destroy",
-        "data-danger": true,
-      }),
-    isAgent &&
-      button(agent, "purge", "PURG3", "Purge", {
-        class: "button danger quiet",
-        "data-confirm": `Purge ${agent.name}? Container, notes, credentials and configuration are deleted for ever.`,
-        "data-confirm-typed": agent.name,
-        "data-yes": "Delete everything",
-        "data-danger": true,
-      }),
+  ];
+  const rebuild = button(agent, "rebuild", "↻ R3BU1LD", "Rebuild");
+  const endings = isAgent ? [h("span", { class: "spacer" }), ...goodbyes(agent)] : [];
+  if (!narrow.matches) return [...first, rebuild, ...reading, ...endings];
+  const more = [rebuild, ...others, ...endings];
+  return [
+    ...first,
+    logs,
+    h(
+      "details",
+      { class: "more", "data-key": "more" },
+      h("summary", { class: "button", "aria-label": `More for ${agent.name}` }, leet("⋯ M0R3")),
+      h("div", { class: "actions" }, more),
+    ),
+  ];
+}
+
+/** @param {AgentView} agent */
+function goodbyes(agent) {
+  return [
+    button(agent, "destroy", "DESTR0Y", "Destroy", {
+      class: "button danger quiet",
+      "data-confirm": `Destroy ${agent.name}? Its container goes; its state and credentials are kept and it can be revived.`,
+      "data-yes": "Destroy",
+      "data-danger": true,
+    }),
+    button(agent, "purge", "PURG3", "Purge", {
+      class: "button danger quiet",
+      "data-confirm": `Purge ${agent.name}? Container, notes, credentials and configuration are deleted for ever.`,
+      "data-confirm-typed": agent.name,
+      "data-yes": "Delete everything",
+      "data-danger": true,
+    }),
   ];
 }
 

@@ -8,7 +8,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import logged_in
 from tests.browser.demo_hive import busy_hive
-from tests.browser.mock_hive import MockHive
+from tests.browser.mock_hive import MockHive, agent_view
 
 pytestmark = pytest.mark.browser
 
@@ -162,3 +162,23 @@ def test_a_dialog_holds_the_focus_and_escape_means_no(hive: MockHive, page: Page
     expect(page.locator("dialog")).to_have_count(0)
     expect(restart).to_be_focused()
     assert hive.posts == []
+
+
+def test_on_a_phone_what_is_pressed_seldom_is_folded_and_stays_as_it_was_left(
+    browser: Browser, busy: MockHive
+) -> None:
+    context = logged_in(browser, busy, **PHONE)
+    page = context.new_page()
+    page.goto("/")
+    row = page.locator('#container-list [data-key="alice"]')
+    expect(row.get_by_role("button", name="Restart alice")).to_be_visible()
+    expect(row.get_by_role("button", name="Purge alice")).to_be_hidden()
+    page.get_by_label("More for alice").click()
+    expect(row.get_by_role("button", name="Purge alice")).to_be_visible()
+    busy.publish("agent", agent_view("alice", note="something new"))
+    expect(row).to_contain_text("something new")
+    expect(row.get_by_role("button", name="Notes of alice")).to_be_visible()
+    page.set_viewport_size({"width": 1280, "height": 844})
+    expect(page.get_by_label("More for alice")).to_have_count(0)
+    expect(row.get_by_role("button", name="Purge alice")).to_be_visible()
+    context.close()
