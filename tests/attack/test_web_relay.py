@@ -276,6 +276,7 @@ async def test_of_a_stream_only_known_events_of_good_json_get_through(
             b"retry: 1\n\n: a comment\n\n",
             _live(1, {"seq": 1}),
             b"event: evil\ndata: {}\n\n",
+            b'event: agent\ndata: {"name": "alice", "status": "idle"}\n\n',  # core's to tell
             b"data: {}\n\n",
             b"id: x\nevent: state\ndata: {\ndata: }\n\n",
             b'id: 2\r\nevent: live\r\ndata: {"seq":2}\r\n\r\n',
@@ -284,7 +285,8 @@ async def test_of_a_stream_only_known_events_of_good_json_get_through(
             _live(9, {"never": "read"}),
         )
     )
-    events = [event async for event in read_events(operator, STREAM)]
+    of_core, *events = [event async for event in read_events(operator, STREAM)]
+    assert (of_core.kind, json.loads(of_core.data)["status"]) == ("agent", "offline")
     assert [(event.kind, event.id) for event in events] == [
         ("live", "1"), ("state", None), ("live", "2"), ("live", "3"),
     ]  # fmt: skip
@@ -323,7 +325,7 @@ async def test_a_flood_of_events_is_slowed_to_a_pace(
     monkeypatch.setattr(relay, "BURST_BYTES", 10_000 if in_force else 10**9)
     monkeypatch.setattr(relay, "BYTES_PER_SECOND", 1_000_000)
     await serve(event_stream(*[_live(number, {"a": "x" * 1000}) for number in range(300)]))
-    events = [event async for event in read_events(operator, STREAM)]
+    events = [event async for event in read_events(operator, STREAM) if event.kind != "agent"]
     assert len(events) == 300  # slowed, and nothing dropped
     assert (sum(slept) > 0.2) is in_force
 
