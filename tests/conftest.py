@@ -71,6 +71,15 @@ def node_modules() -> Path:
 
 
 @pytest.fixture(scope="session")
+def whole_chromium() -> str:
+    """The browser that has notifications: its headless shell has none."""
+    path = os.environ.get("HIVE_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    need(path, "no Chromium found; install the package `chromium` or set HIVE_CHROMIUM")
+    assert path is not None
+    return path
+
+
+@pytest.fixture(scope="session")
 def chromium() -> str:
     # The headless shell is the same engine without a window, and takes half the time of it.
     known = ("chromium-headless-shell", "chromium", "google-chrome")

@@ -2,6 +2,7 @@
 synchronous interface keeps an event loop running, which tests of other modules must not meet."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from playwright.async_api import expect as expect_async
@@ -24,8 +25,14 @@ expect_async.set_options(timeout=PATIENCE_MS)
 
 @pytest.fixture(scope="module")
 def browser(chromium: str) -> Iterator[Browser]:
+    with launched(chromium) as opened:
+        yield opened
+
+
+@contextmanager
+def launched(executable: str) -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        opened = playwright.chromium.launch(executable_path=executable, args=ARGUMENTS)
         yield opened
         opened.close()
 

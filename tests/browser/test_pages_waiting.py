@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from tests.browser.conftest import logged_in, watch_for_faults
+from tests.browser.conftest import launched, logged_in, watch_for_faults
 from tests.browser.mock_hive import MockHive, agent_view, approval, now_ms, question, waiting
 
 pytestmark = pytest.mark.browser
@@ -33,6 +33,12 @@ RECORDER = """
   Object.defineProperty(document, "hidden", { get: () => window.away === true });
 })();
 """
+
+
+@pytest.fixture(scope="module")
+def browser(whole_chromium: str) -> Iterator[Browser]:
+    with launched(whole_chromium) as opened:
+        yield opened
 
 
 def open_page(context: BrowserContext) -> Page:
