@@ -7,7 +7,6 @@ Every end of an approval is committed together with the helper event that tells 
 """
 
 import json
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -20,12 +19,11 @@ from hive_core.clock import Clock, time_ms
 from hive_core.principals import Kind, Principal
 from hive_core.store import Store
 from hive_core.store.schema import approval as table
+from hive_core.subscribers import Subscribers
 from hive_shared.errors import BadRequest, Conflict, NotFound, TooMany
 from hive_shared.events import ApprovalResolved, HelperEvent, Spawned
 from hive_shared.names import MANAGER, SYSTEM
 from hive_shared.wire import ApprovalKind, ApprovalStatus, ApprovalView, DiffBases, RiskFlag
-
-log = logging.getLogger(__name__)
 
 PENDING_MAX: Final = 20  # of one requester other than the operator
 
@@ -61,7 +59,7 @@ class Approvals:
         self._audit = audit
         self._host = host
         self._clock = clock
-        self._subscribers: list[Subscriber] = []
+        self._subscribers = Subscribers[[ApprovalView]]("the approvals")
 
     async def request(
         self,
@@ -99,7 +97,9 @@ class Approvals:
             self._audit.insert(connection, principal, f"request_{kind}", agent, "ok", f"approval {number}")
             return _read(connection, number), False
 
-        return await self._store.write(work, committed=lambda done: None if done[1] else self._tell(done[0]))
+        return await self._store.write(
+            work, committed=lambda done: None if done[1] else self._subscribers.tell(done[0])
+        )
 
     async def same(self, kind: ApprovalKind, agent: str, commit: str | None) -> ApprovalView | None:
         """The unfinished approval that such a request would be answered with, if there is one."""
@@ -215,8 +215,7 @@ class Approvals:
 
     def subscribe(self, callback: Subscriber) -> Callable[[], None]:
         """Call back with every approval as it changes, in commit order; returns how to end that."""
-        self._subscribers.append(callback)
-        return lambda: self._subscribers.remove(callback)
+        return self._subscribers.add(callback)
 
     async def _in(self, states: tuple[ApprovalStatus, ...]) -> list[ApprovalView]:
         query = select(table).where(table.c.status.in_(states)).order_by(table.c.id)
@@ -260,14 +259,7 @@ class Approvals:
                     post(SYSTEM, MANAGER, event.as_body())
             return after
 
-        return await self._broker.transact(work, committed=self._tell)
-
-    def _tell(self, view: ApprovalView) -> None:
-        for callback in list(self._subscribers):
-            try:
-                callback(view)
-            except Exception:
-                log.exception("a subscriber of the approvals failed")
+        return await self._broker.transact(work, committed=self._subscribers.tell)
 
 
 def _proposed(proposal: Proposal | None) -> dict[str, Any]:

@@ -6,7 +6,6 @@ memory (`inbox.py`), so that a waiting `recv` is woken by the send itself and no
 """
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -25,6 +24,7 @@ from hive_core.registry import Registry
 from hive_core.send_rules import SendRules
 from hive_core.store import Store, messages
 from hive_core.store.engine import Work
+from hive_core.subscribers import Subscribers
 from hive_core.threads import Threads
 from hive_core.trail import Trail
 from hive_shared.errors import (
@@ -179,9 +179,9 @@ class Broker:
         self._held: dict[str, dict[int, Inbox]] = {}  # lease → message id → where it came from
         self._unsettled = 0  # transactions under way that may post to anybody
         self._buckets: dict[str, TokenBucket] = {}
-        self._subscribers: list[Subscriber] = []
-        self._overload_subscribers: list[OverloadSubscriber] = []
-        self._aside_subscribers: list[AsideSubscriber] = []
+        self._subscribers = Subscribers[[Message]]("the broker")
+        self._overload_subscribers = Subscribers[[str, str]]("the broker's overloads")
+        self._aside_subscribers = Subscribers[[str, int]]("what is set aside")
         self.at_turn_end: Callable[[str], Following | None] = lambda recipient: None
 
     async def open(self) -> None:
@@ -336,7 +336,7 @@ class Broker:
             return
         if not bucket.overdrawn:
             bucket.overdrawn = True
-            _tell(self._overload_subscribers, sender.name, to)
+            self._overload_subscribers.tell(sender.name, to)
         raise RateLimited(
             f"{sender.name} sends too fast: at most {self.limits.sends_per_minute:g} messages a minute; "
             f"send again in {wait_seconds:.1f} seconds"
@@ -416,7 +416,7 @@ class Broker:
                 inbox.unread += 1  # for an instant; nobody else is woken
                 self._leased(claim, post.now_ms, [message])
                 claim.wake()
-            _tell(self._subscribers, message)
+            self._subscribers.tell(message)
 
     def _sent(self, recipients: list[str], claims: list[Claim | None]) -> None:
         for name, claim in zip(recipients, claims, strict=True):
@@ -586,7 +586,7 @@ class Broker:
             inbox.aside.add(suspect)
             inbox.aside_in_a_row += 1
             self.trail.message_set_aside(aside, suspect)
-            _tell(self._aside_subscribers, aside, suspect)
+            self._aside_subscribers.tell(aside, suspect)
 
     # --- what was set aside -------------------------------------------------
 
@@ -710,15 +710,15 @@ class Broker:
 
     def subscribe(self, callback: Subscriber) -> Callable[[], None]:
         """Call back with every message as it is committed, in commit order; returns how to end that."""
-        return _subscribe(self._subscribers, callback)
+        return self._subscribers.add(callback)
 
     def subscribe_overload(self, callback: OverloadSubscriber) -> Callable[[], None]:
         """Call back with (sender, recipient) when an agent begins to overdraw its rate: once a time."""
-        return _subscribe(self._overload_subscribers, callback)
+        return self._overload_subscribers.add(callback)
 
     def subscribe_aside(self, callback: AsideSubscriber) -> Callable[[], None]:
         """Call back with (recipient, id) of every message that was set aside; returns how to end that."""
-        return _subscribe(self._aside_subscribers, callback)
+        return self._aside_subscribers.add(callback)
 
     # --- housekeeping -------------------------------------------------------
 
@@ -774,22 +774,3 @@ def check_in_reply_to(connection: Connection, sender: Principal, number: int | N
 
 def _numbers(ids: Sequence[int]) -> str:
     return f"message {ids[0]}" if len(ids) == 1 else f"messages {ids[0]} to {ids[-1]}"
-
-
-def _subscribe(subscribers: list[T], callback: T) -> Callable[[], None]:
-    subscribers.append(callback)
-
-    def end() -> None:
-        with contextlib.suppress(ValueError):  # ended before
-            subscribers.remove(callback)
-
-    return end
-
-
-def _tell(subscribers: list[Callable[..., None]], *values: object) -> None:
-    """One subscriber that fails costs neither the others nor the sender anything."""
-    for callback in list(subscribers):
-        try:
-            callback(*values)
-        except Exception:
-            log.exception("a subscriber of the broker failed")

@@ -26,6 +26,7 @@ from hive_core.days import Day, Days
 from hive_core.deadlines import Deadlines
 from hive_core.principals import Principal
 from hive_core.store import Store
+from hive_core.subscribers import Subscribers
 from hive_shared.budget_words import KINDS, Kind, budget_amount, use_words
 from hive_shared.errors import Conflict, HiveError
 from hive_shared.wire import BudgetAmount, BudgetAnswer, BudgetView, SetBudget
@@ -68,7 +69,7 @@ class Budgets:
         self._rows: dict[str, Row] = {}
         self._told: dict[str, tuple[Day, Amounts]] = {}  # by harnesses
         self._stopped: set[str] = set()
-        self._subscribers: list[Subscriber] = []
+        self._subscribers = Subscribers[[str]]("the budgets")
         self._midnights = Deadlines("budgets", clock)
         self._begun = self._today()
         self.on_stop: Callable[[str, bool], None] = lambda name, stopped: None
@@ -88,8 +89,7 @@ class Budgets:
 
     def subscribe(self, callback: Subscriber) -> Callable[[], None]:
         """Call back with each agent whose budget, or use of it, has changed; returns how to end that."""
-        self._subscribers.append(callback)
-        return lambda: self._subscribers.remove(callback)
+        return self._subscribers.add(callback)
 
     async def run(self) -> None:
         """Let agents go on as a new day begins; until cancelled."""
@@ -119,7 +119,7 @@ class Budgets:
         """That was committed."""
         self._rows[agent] = self._row(agent).counted(self.days.of(at_ms), messages, at_ms)
         self._look_at(agent)
-        self._tell(agent)
+        self._subscribers.tell(agent)
 
     async def told(self, agent: str) -> None:
         """Its harness has told what turns took."""
@@ -129,7 +129,7 @@ class Budgets:
             await self._store.read(lambda connection: budget_rows.told(connection, agent, day.start_ms)),
         )
         self._look_at(agent)
-        self._tell(agent)
+        self._subscribers.tell(agent)
 
     async def notice(self, agent: str) -> str:
         """What the agent is told with its next message, once a day: that it nears a limit. Or nothing."""
@@ -241,7 +241,7 @@ class Budgets:
             self._rows.pop(agent, None)
             self._told.pop(agent, None)
             self._look_at(agent)
-            self._tell(agent)
+            self._subscribers.tell(agent)
 
         await self._store.write(lambda connection: budget_rows.remove(connection, agent), committed=done)
 
@@ -320,7 +320,7 @@ class Budgets:
         def done(row: Row) -> None:
             self._rows[agent] = row
             self._look_at(agent)
-            self._tell(agent)
+            self._subscribers.tell(agent)
 
         await self._store.write(work, durable=durable, committed=done)
 
@@ -333,11 +333,7 @@ class Budgets:
         self._begun = self.days.of(now_ms)
         for agent in sorted(self._rows):
             self._look_at(agent)
-            self._tell(agent)
-
-    def _tell(self, agent: str) -> None:
-        for callback in list(self._subscribers):
-            callback(agent)
+            self._subscribers.tell(agent)
 
 
 def _one_more(agent: str, day: Day, connection: Connection) -> int:

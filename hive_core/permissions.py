@@ -7,7 +7,6 @@ Rules are the operator's alone, and outlast rebuilds; what `agent.nix` says is n
 
 import asyncio
 import json
-import logging
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Final, Literal
@@ -22,6 +21,7 @@ from hive_core.principals import Principal
 from hive_core.store import Store
 from hive_core.store.schema import permission as table
 from hive_core.store.schema import permission_rule as rules_table
+from hive_core.subscribers import Subscribers
 from hive_shared.errors import BadRequest, Conflict, NotFound, TooMany
 from hive_shared.permissions import (
     EVERYTHING,
@@ -41,8 +41,6 @@ from hive_shared.wire import (
     PermissionScope,
     PermissionView,
 )
-
-log = logging.getLogger(__name__)
 
 OPEN_MAX: Final = 20  # of one agent
 ASKED_MAX: Final = 60  # new ones of one agent in ASKED_SECONDS
@@ -75,7 +73,7 @@ class Permissions:
         self._audit = audit
         self._host = host
         self._clock = clock
-        self._subscribers: list[Subscriber] = []
+        self._subscribers = Subscribers[[PermissionView]]("the permission requests")
         self._deadlines = Deadlines("permission requests", clock)
         self._times = Adjusted(store, _LASTING, clock, steady, self._tell_times)
         self._rules: list[tuple[str, PermissionRuleView]] = []  # with the session of each, "" for none
@@ -301,8 +299,7 @@ class Permissions:
 
     def subscribe(self, callback: Subscriber) -> Callable[[], None]:
         """Call back with every request as it is asked or closed; returns how to end that."""
-        self._subscribers.append(callback)
-        return lambda: self._subscribers.remove(callback)
+        return self._subscribers.add(callback)
 
     async def run(self) -> None:
         """Deny what nobody answered in time; until cancelled."""
@@ -403,11 +400,7 @@ class Permissions:
             for decision in self._waiting.get(view.id, ()):
                 if not decision.done():
                     decision.set_result(view)
-        for callback in list(self._subscribers):
-            try:
-                callback(view)
-            except Exception:
-                log.exception("a subscriber of the permission requests failed")
+        self._subscribers.tell(view)
 
 
 def _call(tool: str, text: str, cwd: str) -> ToolCall | None:

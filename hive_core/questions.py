@@ -8,7 +8,6 @@ hive, in a field that no answer has.
 """
 
 import json
-import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, Literal
@@ -23,6 +22,7 @@ from hive_core.deadlines import Deadlines
 from hive_core.principals import Kind, Principal
 from hive_core.store import Store, messages
 from hive_core.store.schema import question as table
+from hive_core.subscribers import Subscribers
 from hive_shared.errors import BadRequest, Conflict, Forbidden, NotFound, TooMany
 from hive_shared.events import (
     HelperEvent,
@@ -33,8 +33,6 @@ from hive_shared.events import (
 )
 from hive_shared.names import OPERATOR, SYSTEM
 from hive_shared.wire import Ask, AskOperator, QuestionView
-
-log = logging.getLogger(__name__)
 
 OPEN_MAX: Final = 20  # of one asker, to the operator; and as many to agents
 EXPIRE_MAX: Final = 100  # of one transaction
@@ -67,7 +65,7 @@ class Questions:
         self._audit = audit
         self._host = host
         self._clock = clock
-        self._subscribers: list[Subscriber] = []
+        self._subscribers = Subscribers[[QuestionView]]("the questions")
         self._deadlines = Deadlines("questions", clock)
         self._times = Adjusted(store, _LASTING, clock, steady, self._tell_times)
 
@@ -145,7 +143,7 @@ class Questions:
     def asked(self, view: QuestionView) -> None:
         """A question was committed."""
         self._deadlines.changed()
-        self._tell(view)
+        self._subscribers.tell(view)
 
     async def answer(
         self, number: int, text: str, principal: Principal, *, effect: Effect | None = None
@@ -184,7 +182,7 @@ class Questions:
             self._audit.insert(connection, principal, action, f"question {number}")
             return view
 
-        return await self._broker.transact(work, committed=self._tell)
+        return await self._broker.transact(work, committed=self._subscribers.tell)
 
     async def _admit_answer(self, number: int, principal: Principal) -> None:
         asked = await self._store.read(lambda connection: _find(connection, number))
@@ -227,7 +225,7 @@ class Questions:
             self._audit.insert(connection, principal, action, f"question {number}")
             return view
 
-        return await self._broker.transact(work, committed=self._tell)
+        return await self._broker.transact(work, committed=self._subscribers.tell)
 
     async def run(self) -> None:
         """Close questions as their time runs out, also what ran out while nobody looked; until cancelled."""
@@ -311,8 +309,7 @@ class Questions:
 
     def subscribe(self, callback: Subscriber) -> Callable[[], None]:
         """Call back with every question as it is asked or closed; returns how to end that."""
-        self._subscribers.append(callback)
-        return lambda: self._subscribers.remove(callback)
+        return self._subscribers.add(callback)
 
     async def _tell_times(self, numbers: list[int]) -> None:
         views = [*await self.open(), *await self.between_agents()]
@@ -320,14 +317,7 @@ class Questions:
 
     def _tell_all(self, views: list[QuestionView]) -> None:
         for view in views:
-            self._tell(view)
-
-    def _tell(self, view: QuestionView) -> None:
-        for callback in list(self._subscribers):
-            try:
-                callback(view)
-            except Exception:
-                log.exception("a subscriber of the questions failed")
+            self._subscribers.tell(view)
 
 
 def _close(connection: Connection, number: int, how: Closed, **values: Any) -> QuestionView:

@@ -5,7 +5,6 @@ makes them wait. One that was set while the clock was a day or more ahead comes 
 come then. Each comes once: it is deleted in the transaction that makes it a message.
 """
 
-import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, Literal
@@ -20,10 +19,9 @@ from hive_core.deadlines import Deadlines
 from hive_core.principals import Kind, Principal
 from hive_core.store import Store
 from hive_core.store.schema import reminder as table
+from hive_core.subscribers import Subscribers
 from hive_shared.errors import NotFound, TooMany
 from hive_shared.wire import Remind, ReminderSet, ReminderView
-
-log = logging.getLogger(__name__)
 
 PENDING_MAX: Final = 50  # of one agent
 DAY_MS: Final = 86_400_000
@@ -54,7 +52,7 @@ class Reminders:
         self._deadlines = Deadlines("reminders", clock)
         # Its own clock as the steady one: a time that was named is the wall clock's, and moves with nothing.
         self._times = Adjusted(store, _LASTING, clock, steady=clock, ahead_min_ms=DAY_MS)
-        self._subscribers: list[Subscriber] = []
+        self._subscribers = Subscribers[[ReminderView]]("the reminders")
 
     async def set(self, principal: Principal, request: Remind) -> ReminderSet:
         """Remind `principal` at the time in `request`; a time that has passed means now.
@@ -122,8 +120,7 @@ class Reminders:
 
     def subscribe(self, callback: Subscriber) -> Callable[[], None]:
         """Call back with every reminder as it is set, delivered or cancelled; returns how to end that."""
-        self._subscribers.append(callback)
-        return lambda: self._subscribers.remove(callback)
+        return self._subscribers.add(callback)
 
     async def run(self, broker: Broker) -> None:
         """Deliver each when it is due; until cancelled."""
@@ -149,11 +146,7 @@ class Reminders:
 
     def _tell(self, views: list[ReminderView]) -> None:
         for view in views:
-            for callback in list(self._subscribers):
-                try:
-                    callback(view)
-                except Exception:
-                    log.exception("a subscriber of the reminders failed")
+            self._subscribers.tell(view)
 
 
 def _pending() -> Select[Any]:

@@ -18,6 +18,7 @@ from hive_core.clock import Clock, time_ms
 from hive_core.feed import Feed
 from hive_core.registry import AgentRecord, Registry
 from hive_core.send_rules import SendRules
+from hive_core.subscribers import Subscribers
 from hive_shared.names import container_name
 from hive_shared.paths import HostPaths
 from hive_shared.wire import AgentState, AgentView, Badge, BudgetView, HarnessReport, PermissionView
@@ -94,7 +95,7 @@ class Roster:
         self._live: dict[str, _Live] = {}
         self._due: dict[str, asyncio.TimerHandle] = {}
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}
-        self._subscribers: list[Subscriber] = []
+        self._subscribers = Subscribers[[str, AgentView | None]]("the roster")
         self.bypassed: Callable[[str], bool] = lambda name: False  # whether it may use every tool
         self.budget_of: Callable[[str], BudgetView | None] = lambda name: None
         self.budget_stop: Callable[[str], BudgetStop | None] = lambda name: None  # as above: then `changed`
@@ -251,14 +252,13 @@ class Roster:
         if timer is not None:
             timer.cancel()
         self._feed.publish("agent_gone", {"name": name})
-        self._tell(name, None)
+        self._subscribers.tell(name, None)
 
     # --- telling ---
 
     def subscribe(self, callback: Subscriber) -> Callable[[], None]:
         """Call back with each agent as it is published, None once it is gone; returns how to end that."""
-        self._subscribers.append(callback)
-        return lambda: self._subscribers.remove(callback)
+        return self._subscribers.add(callback)
 
     def changed(self, name: str) -> None:
         """Publish the agent soon; many changes within a moment become one event."""
@@ -274,11 +274,7 @@ class Roster:
         if record is not None and not record.kept:
             shown = self._shown(record)
             self._feed.publish("agent", dict(shown.plain))
-            self._tell(name, shown.view)
-
-    def _tell(self, name: str, view: AgentView | None) -> None:
-        for callback in list(self._subscribers):
-            callback(name, view)
+            self._subscribers.tell(name, shown.view)
 
     def publish_tombstones(self) -> None:
         kept = [view.model_dump(mode="json") for view in self.tombstones()]

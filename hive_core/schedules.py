@@ -27,6 +27,7 @@ from hive_core.principals import Principal
 from hive_core.store import Store
 from hive_core.store.schema import message as messages
 from hive_core.store.schema import schedule as table
+from hive_core.subscribers import Subscribers
 from hive_shared.errors import BadRequest, Conflict, NotFound, TooMany
 from hive_shared.names import OPERATOR
 from hive_shared.wire import AddSchedule, SchedulePause, SchedulePreview, ScheduleView
@@ -56,7 +57,7 @@ class Schedules:
         self._host = host
         self._clock = clock
         self._deadlines = Deadlines("schedules", clock)
-        self._subscribers: list[Subscriber] = []
+        self._subscribers = Subscribers[[ScheduleView]]("the schedules")
 
     async def open(self) -> None:
         """Pause those whose agent was purged as the daemon ended. Call once, before `run`."""
@@ -138,7 +139,7 @@ class Schedules:
             self._send(connection, post, row, ["run by hand", *_told_missed(row.missed)])
             return _read(connection, number)
 
-        return await self._broker.transact(work, committed=self._tell)
+        return await self._broker.transact(work, committed=self._subscribers.tell)
 
     async def all(self) -> list[ScheduleView]:
         """Every one, by agent."""
@@ -168,8 +169,7 @@ class Schedules:
 
     def subscribe(self, callback: Subscriber) -> Callable[[], None]:
         """Call back with every schedule as it is changed; returns how to end that."""
-        self._subscribers.append(callback)
-        return lambda: self._subscribers.remove(callback)
+        return self._subscribers.add(callback)
 
     # --- the clock ---
 
@@ -272,20 +272,13 @@ class Schedules:
     async def _change(self, work: Callable[[Connection], ScheduleView]) -> ScheduleView:
         def committed(view: ScheduleView) -> None:
             self._deadlines.changed()
-            self._tell(view)
+            self._subscribers.tell(view)
 
         return await self._store.write(work, committed=committed)
 
     def _tell_all(self, views: list[ScheduleView]) -> None:
         for view in views:
-            self._tell(view)
-
-    def _tell(self, view: ScheduleView) -> None:
-        for callback in list(self._subscribers):
-            try:
-                callback(view)
-            except Exception:
-                log.exception("a subscriber of the schedules failed")
+            self._subscribers.tell(view)
 
 
 def _first_run(cron: str, timezone: str, now_ms: int) -> int:

@@ -38,6 +38,7 @@ from hive_core.containers.command import CommandFailed
 from hive_core.containers.command import run as run_program
 from hive_core.containers.console import Console
 from hive_core.containers.local_build import Machine, build_apart
+from hive_core.subscribers import Subscribers
 from hive_shared.errors import HiveError, NotFound
 from hive_shared.log_fields import about_nothing
 from hive_shared.paths import HostPaths
@@ -107,7 +108,7 @@ class LocalRuntime:
         self._find_claude = find_claude
         self._boxes: dict[str, _Box] = {}
         self._consoles: dict[str, Console] = {}
-        self._subscribers: list[Callable[[StatusChange], None]] = []
+        self._subscribers = Subscribers[[StatusChange]]("the runtime")
 
     @classmethod
     async def open(cls, settings: Settings) -> "LocalRuntime":
@@ -177,7 +178,7 @@ class LocalRuntime:
         except BaseException:
             await self._kill(run)
             raise
-        self._tell(StatusChange(agent, Condition.UP, asked=True, pid=self.status(agent).pid))
+        self._subscribers.tell(StatusChange(agent, Condition.UP, asked=True, pid=self.status(agent).pid))
 
     async def stop(self, agent: str) -> None:
         box = self._boxes.get(agent)
@@ -216,8 +217,7 @@ class LocalRuntime:
         return self._console(agent).follow(lines)
 
     def subscribe(self, callback: Callable[[StatusChange], None]) -> Callable[[], None]:
-        self._subscribers.append(callback)
-        return lambda: self._subscribers.remove(callback)
+        return self._subscribers.add(callback)
 
     async def attach(self, agent: str, binds: Sequence[Bind]) -> bool:
         box = self._boxes.get(agent)
@@ -349,7 +349,7 @@ class LocalRuntime:
             change = StatusChange(
                 box.spec.agent, Condition.DOWN, asked=run.asked, note=note, ran_seconds=ran_seconds
             )
-            self._tell(change)
+            self._subscribers.tell(change)
 
     def _ask_to_end(self, run: _Run) -> bool:
         """SIGTERM to the harness itself: bubblewrap would not pass it on. False if there is nobody to ask."""
@@ -381,10 +381,6 @@ class LocalRuntime:
         if box is None:
             raise NotFound(f"agent {agent} has no container here")
         return box
-
-    def _tell(self, change: StatusChange) -> None:
-        for callback in tuple(self._subscribers):
-            callback(change)
 
 
 async def _find_isolation(settings: Settings) -> Sandbox | None:

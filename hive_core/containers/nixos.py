@@ -39,6 +39,7 @@ from hive_core.containers.nixos_unit import (
     unit_of,
     write_drop_in,
 )
+from hive_core.subscribers import Subscribers
 from hive_core.untrusted import write_file
 from hive_shared.errors import BadRequest, HiveError, NotFound
 from hive_shared.names import agent_of_container, check_existing_name, container_name
@@ -152,10 +153,13 @@ class NixosRuntime:
             timeout_seconds=self._options.build_timeout_seconds,
         )
         self._journal = Journal(self._programs.journalctl)
+        self._subscribers = Subscribers[[StatusChange]]("the runtime")
         self._units = Units(
-            self._programs.systemctl, self._programs.journalctl, is_ours=self._is_ours, tell=self._tell
+            self._programs.systemctl,
+            self._programs.journalctl,
+            is_ours=self._is_ours,
+            tell=self._subscribers.tell,
         )
-        self._subscribers: list[Callable[[StatusChange], None]] = []
         self._alone: dict[str, asyncio.Lock] = {}
         self._reloading = asyncio.Lock()
         self._reloaded: set[str] = set()  # containers whose drop-in systemd has surely read
@@ -268,8 +272,7 @@ class NixosRuntime:
                 yield line
 
     def subscribe(self, callback: Callable[[StatusChange], None]) -> Callable[[], None]:
-        self._subscribers.append(callback)
-        return lambda: self._subscribers.remove(callback)
+        return self._subscribers.add(callback)
 
     async def attach(self, agent: str, binds: Sequence[Bind]) -> bool:
         """Never: what is bound is decided when a container starts."""
@@ -449,10 +452,6 @@ class NixosRuntime:
     def _note_started(self, container: str, conf: Conf) -> None:
         path = self._started_file(container)
         write_file(path.parent, path.name, _run_digest(conf).encode())
-
-    def _tell(self, change: StatusChange) -> None:
-        for callback in tuple(self._subscribers):
-            callback(change)
 
 
 def _make_readable(directory: Path) -> None:

@@ -1,6 +1,6 @@
 """What does a hostile crowd cost a well-behaved agent?
 
-    python tests/benchmarks/bench_fairness.py [--wakes 300] [--directory DIR] [--only NAME …]
+    python tests/benchmarks/bench_fairness.py [--wakes 200] [--directory DIR] [--only NAME …]
 
 One daemon, and in one run, side by side: how long after alice begins to send bob, who waits, has the
 message; with nobody else there, under each attack, and under all of them at once. The quiet hive is measured
@@ -50,7 +50,7 @@ Attack = Callable[["Target"], Coroutine[Any, Any, None]]
 
 def main() -> None:
     options = argparse.ArgumentParser(description="What does a hostile crowd cost a well-behaved agent?")
-    options.add_argument("--wakes", type=int, default=300, help="of each measurement")
+    options.add_argument("--wakes", type=int, default=200, help="of each measurement")
     options.add_argument("--directory", type=Path, help="where the hive goes; default: a temporary one")
     options.add_argument("--only", nargs="*", choices=list(ATTACKS), default=list(ATTACKS))
     options.add_argument("--attack", help=argparse.SUPPRESS)  # the other process

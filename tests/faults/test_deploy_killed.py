@@ -66,12 +66,14 @@ if "hive_core.cli" in sys.orig_argv:
 
     # Armed by the operator's yes: what a spawn or a submit does along the way shall not count.
     armed = []
-    real_tell = Approvals._tell
-    def tell(self, view):
-        if view.status == "approved" and view.kind == "apply_commit":
-            armed.append(view.id)
-        real_tell(self, view)
-    Approvals._tell = tell
+    real_init = Approvals.__init__
+    def watched(self, *arguments, **more):
+        real_init(self, *arguments, **more)
+        def tell(view):
+            if view.status == "approved" and view.kind == "apply_commit":
+                armed.append(view.id)
+        self.subscribe(tell)
+    Approvals.__init__ = watched
 
     if step:
         Approvals.set_building = set_building

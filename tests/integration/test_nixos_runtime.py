@@ -55,6 +55,13 @@ def verbs(bench: Bench) -> list[str]:
     return [call["arguments"][0] for call in host_of(bench).calls("nixos_container")]
 
 
+async def ended(host: NixosHost, container: str) -> None:
+    """Returns once systemd knows that the container ended, which is a moment after its processes did."""
+    async with asyncio.timeout(WAIT_SECONDS):
+        while (await host.run("systemctl", "is-active", "--quiet", f"container@{container}"))[0] == 0:
+            await asyncio.sleep(0.02)
+
+
 # --- the traps of nixos-container ---
 
 
@@ -287,7 +294,7 @@ async def test_a_crash_while_there_was_no_core_is_down_at_the_first_listing(benc
     await bench.runtime.close()
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    await none_left(f"PROFILE={host_of(bench).places.profiles}/h-alice")
+    await ended(host_of(bench), "h-alice")
     following = await nixos(bench.root, host=host_of(bench))
     assert following.runtime.status("alice").condition is Condition.DOWN
     await following.runtime.close()
