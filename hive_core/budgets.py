@@ -178,8 +178,7 @@ class Budgets:
 
     def view_if_limited(self, agent: str) -> BudgetView | None:
         """As `view`, for agents that have a limit."""
-        row = self._row(agent)
-        return self.view(agent) if any(self._limit(row, kind) for kind in KINDS) else None
+        return self.view(agent) if self._is_limited(agent) else None
 
     def stopped_until_ms(self, agent: str) -> int | None:
         """Until when it is handed nothing, unless the operator gives it more; None while it is."""
@@ -253,6 +252,17 @@ class Budgets:
     def _row(self, agent: str) -> Row:
         return self._rows.get(agent) or Row(agent)
 
+    def _is_limited(self, agent: str) -> bool:
+        """Whether there is any limit: asked of every agent for each dashboard, and at each message."""
+        default, row = self.settings.limits, self._rows.get(agent)
+        if row is None:
+            return default != NOTHING
+        return bool(
+            (default.turns if row.turns is None else row.turns)
+            or (default.tokens if row.tokens is None else row.tokens)
+            or (default.microdollars if row.microdollars is None else row.microdollars)
+        )
+
     def _limit(self, row: Row, kind: Kind) -> int:
         """What holds on the present day, with what was added; 0 is none."""
         own: int | None = getattr(row, kind)
@@ -272,6 +282,8 @@ class Budgets:
         return replace(known, turns=self._row(agent).on(day).used_turns)
 
     def _reached(self, agent: str) -> tuple[Kind, ...]:
+        if not self._is_limited(agent):
+            return ()
         row, used = self._row(agent), self._used(agent)
         limits = {kind: self._limit(row, kind) for kind in KINDS}
         return tuple(kind for kind in KINDS if limits[kind] and getattr(used, kind) >= limits[kind])

@@ -10,8 +10,9 @@ import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hive_core.agent_status import START_SECONDS, BudgetStop, Facts, derive
 from hive_core.clock import Clock, time_ms
@@ -67,6 +68,25 @@ class _Live:
     credentials: bool = False
     credentials_at: float = -CREDENTIALS_LOOK_SECONDS  # by the monotonic clock
     shown: _Shown | None = None
+
+
+# Everything in it that a view shows, or that its status follows from; `asked` besides.
+_SHOWN_OF_LIVE = attrgetter(
+    "state", "since_ms", "note", "fresh", "late", "reporter", "seen", "silent_since_ms", "report",
+    "needs_update", "commit", "pid", "restarts", "state_bytes",
+)  # fmt: skip
+
+
+class _Said(NamedTuple):
+    """What other parts of core say of an agent; compared with what they said last."""
+
+    unread: int
+    may_write_to: list[str] | None
+    paused_with: list[str]
+    bypass: bool
+    budget: BudgetView | None
+    budget_stop: BudgetStop | None
+    has_credentials: bool
 
 
 class Roster:
@@ -304,8 +324,32 @@ class Roster:
                 window_tokens=live.report.window_tokens,
             )
 
-    def _facts(self, record: AgentRecord, live: _Live) -> Facts:
-        return Facts(
+    def _view(self, record: AgentRecord) -> AgentView:
+        return self._shown(record).view
+
+    def _shown(self, record: AgentRecord) -> _Shown:
+        """Made anew only if something of it changed: hundreds are asked for at once, and few have changed."""
+        live, said = self._of(record.name), self._said(record.name)
+        made_of = (record, _SHOWN_OF_LIVE(live), tuple(live.asked.values()), said)
+        if live.shown is None or live.shown.made_of != made_of:
+            view = self._made(record, live, said)
+            live.shown = _Shown(made_of, view, view.model_dump(mode="json"))
+        return live.shown
+
+    def _said(self, name: str) -> _Said:
+        """What other parts of core say of it."""
+        return _Said(
+            unread=self._unread(name),
+            may_write_to=self._rules.allowed(name),
+            paused_with=self._rules.paused_with(name),
+            bypass=self.bypassed(name),
+            budget=self.budget_of(name),
+            budget_stop=self.budget_stop(name),
+            has_credentials=self._has_credentials(name),
+        )
+
+    def _made(self, record: AgentRecord, live: _Live, said: _Said) -> AgentView:
+        facts = Facts(
             state=AgentState.TOMBSTONE if record.kept else live.state,
             since_ms=live.since_ms,
             note=live.note,
@@ -316,68 +360,46 @@ class Roster:
             silent_since_ms=live.silent_since_ms,
             report=live.report,
             asked_at_ms=min(live.asked.values(), default=None),
-            paused_with=tuple(self._rules.paused_with(record.name)),
-            budget_stop=self.budget_stop(record.name),
+            paused_with=tuple(said.paused_with),
+            budget_stop=said.budget_stop,
+        )
+        status = derive(facts)
+        return AgentView(
+            status=status.status,
+            status_since_ms=status.since_ms,
+            status_until_ms=status.until_ms,
+            status_note=status.note,
+            name=record.name,
+            role=record.role,
+            container=container_name(record.name),
+            host=record.host,
+            port=record.port,
+            state=facts.state,
+            since_ms=facts.since_ms,
+            note=facts.note,
+            report=facts.report,
+            isolation=self._isolation,
+            needs_update=live.needs_update,
+            commit=live.commit,
+            pid=live.pid,
+            restarts=live.restarts,
+            state_bytes=live.state_bytes,
+            paused_with=said.paused_with,
+            unread=said.unread,
+            may_write_to=said.may_write_to,
+            bypass=said.bypass,
+            budget=said.budget,
+            has_credentials=said.has_credentials,
         )
 
-    def _view(self, record: AgentRecord) -> AgentView:
-        return self._shown(record).view
-
-    def _shown(self, record: AgentRecord) -> _Shown:
-        """Made anew only if something of it changed: hundreds are asked for at once, and few have changed."""
-        live = self._of(record.name)
-        facts = self._facts(record, live)
-        others = self._besides(record, live)
-        made_of = (record, facts, *others.values())
-        if live.shown is None or live.shown.made_of != made_of:
-            view = _view_of(record, facts, others)
-            live.shown = _Shown(made_of, view, view.model_dump(mode="json"))
-        return live.shown
-
-    def _besides(self, record: AgentRecord, live: _Live) -> dict[str, Any]:
-        """What a view shows that has no part in the status."""
-        return {
-            "isolation": self._isolation,
-            "needs_update": live.needs_update,
-            "commit": live.commit,
-            "pid": live.pid,
-            "restarts": live.restarts,
-            "unread": self._unread(record.name),
-            "state_bytes": live.state_bytes,
-            "may_write_to": self._rules.allowed(record.name),
-            "bypass": self.bypassed(record.name),
-            "budget": self.budget_of(record.name),
-            "has_credentials": self._has_credentials(record.name, live),
-        }
-
-    def _has_credentials(self, name: str, live: _Live) -> bool:
+    def _has_credentials(self, name: str) -> bool:
+        live = self._of(name)
         if not live.credential_paths:
             live.credential_paths = _credential_paths(self._paths.claude(name))
         now = self._monotonic()
         if now - live.credentials_at >= CREDENTIALS_LOOK_SECONDS:
             live.credentials, live.credentials_at = any(map(_is_filled_file, live.credential_paths)), now
         return live.credentials
-
-
-def _view_of(record: AgentRecord, facts: Facts, others: dict[str, Any]) -> AgentView:
-    status = derive(facts)
-    return AgentView(
-        status=status.status,
-        status_since_ms=status.since_ms,
-        status_until_ms=status.until_ms,
-        status_note=status.note,
-        name=record.name,
-        role=record.role,
-        container=container_name(record.name),
-        host=record.host,
-        port=record.port,
-        state=facts.state,
-        since_ms=facts.since_ms,
-        note=facts.note,
-        report=facts.report,
-        paused_with=list(facts.paused_with),
-        **others,
-    )
 
 
 def has_credentials(directory: Path) -> bool:

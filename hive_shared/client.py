@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -13,6 +13,7 @@ from hive_shared.sockets import short_address
 from hive_shared.wire import LINE_MAX_BYTES, Model, Request
 
 R = TypeVar("R", bound=Model)
+Reply = dict[str, Any] | HiveError  # one line of the daemon's, or how the connection ended
 
 
 class NotReachable(Unavailable):
@@ -26,7 +27,7 @@ class Client:
         self.path = path
         self._writer: asyncio.StreamWriter | None = None
         self._reading: asyncio.Task[None] | None = None
-        self._waiting: dict[int, asyncio.Queue[dict[str, Any] | HiveError]] = {}
+        self._waiting: dict[int, Callable[[Reply], None]] = {}  # request → what takes its replies
         self._ids = count(1)
 
     async def __aenter__(self) -> "Client":
@@ -66,17 +67,25 @@ class Client:
 
     async def call(self, request: Request[R]) -> R:
         """The result of `request`; raises the `HiveError` that the daemon answered with."""
-        async with self._asked(request) as replies:
-            while True:
-                reply = _checked(await replies.get())
-                if "result" in reply:
-                    return cast(R, request.result.model_validate(reply["result"]))
+        result: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+
+        def take(reply: Reply) -> None:
+            if not result.done() and (isinstance(reply, HiveError) or "item" not in reply):
+                result.set_result(reply)
+
+        number = await self._ask(request, take)
+        try:
+            return cast(R, request.result.model_validate(_checked(await result)["result"]))
+        finally:
+            del self._waiting[number]
 
     async def follow(self, request: Request[Any]) -> AsyncIterator[Model]:
         """The items of `request` as they come, then its result."""
         if request.item is None:
             raise TypeError(f"{request.op} follows nothing")
-        async with self._asked(request) as replies:
+        replies: asyncio.Queue[Reply] = asyncio.Queue()
+        number = await self._ask(request, replies.put_nowait)
+        try:
             while True:
                 reply = _checked(await replies.get())
                 if "item" in reply:
@@ -84,23 +93,25 @@ class Client:
                 else:
                     yield request.result.model_validate(reply["result"])
                     return
+        finally:
+            del self._waiting[number]
 
-    @contextlib.asynccontextmanager
-    async def _asked(self, request: Request[Any]) -> AsyncIterator[asyncio.Queue[dict[str, Any] | HiveError]]:
+    async def _ask(self, request: Request[Any], take: Callable[[Reply], None]) -> int:
+        """Send it; `take` gets its replies, and at last the error that the connection ends with."""
         if self._writer is None or not self.connected:
             raise NotReachable(f"the connection to {self.path} has ended")
         number = next(self._ids)
-        replies: asyncio.Queue[dict[str, Any] | HiveError] = asyncio.Queue()
-        self._waiting[number] = replies
+        self._waiting[number] = take
         fields = request.model_dump(mode="json", exclude_none=True) | {"id": number}
         try:
             self._writer.write(encode(fields))
             await self._writer.drain()
-            yield replies
-        except ConnectionError:
-            raise NotReachable(f"the connection to {self.path} was lost") from None
-        finally:
+        except BaseException as error:
             del self._waiting[number]
+            if isinstance(error, ConnectionError):
+                raise NotReachable(f"the connection to {self.path} was lost") from None
+            raise
+        return number
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         end: HiveError = NotReachable(f"the connection to {self.path} was lost")
@@ -110,17 +121,17 @@ class Client:
                 if "id" not in reply and not reply.get("ok"):
                     end = _error_in(reply)  # about the connection itself
                     break
-                replies = self._waiting.get(reply.get("id", 0))
-                if replies is not None:
-                    replies.put_nowait(reply)
+                take = self._waiting.get(reply.get("id", 0))
+                if take is not None:
+                    take(reply)
         except (OSError, ValueError, HiveError) as error:
             end = NotReachable(f"the connection to {self.path} was lost: {error}")
         finally:
-            for replies in self._waiting.values():
-                replies.put_nowait(end)
+            for take in self._waiting.values():
+                take(end)
 
 
-def _checked(reply: dict[str, Any] | HiveError) -> dict[str, Any]:
+def _checked(reply: Reply) -> dict[str, Any]:
     if isinstance(reply, HiveError):
         raise reply
     if reply.get("ok"):

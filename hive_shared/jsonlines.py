@@ -8,9 +8,11 @@ from typing import Any, Protocol
 from hive_shared.errors import BadJson, LineTooLong, TimedOut
 from hive_shared.wire import LINE_MAX_BYTES
 
-# A StreamReader pauses its transport at twice the limit, so this bounds memory per connection.
-READ_LIMIT_BYTES = LINE_MAX_BYTES
+# What a connection may hold of a line that is not finished, without asking for room.
+READ_AHEAD_BYTES = 64 * 1024
+READ_BYTES = 32 * 1024  # at a time; a StreamReader whose limit is that holds twice as much besides
 NESTING_MAX = 64
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 class Room(Protocol):
@@ -21,8 +23,7 @@ class Room(Protocol):
 
 def encode(value: Mapping[str, Any]) -> bytes:
     """One line. Text that cannot be UTF-8 (lone surrogates) is escaped, never refused."""
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return text.encode("utf-8", "backslashreplace") + b"\n"
+    return _ENCODER.encode(value).encode("utf-8", "backslashreplace") + b"\n"
 
 
 def decode(line: bytes) -> dict[str, Any]:
@@ -40,47 +41,69 @@ def decode(line: bytes) -> dict[str, Any]:
     return value
 
 
-async def read_line(
-    reader: asyncio.StreamReader, *, finish_within_seconds: float, room: Room | None = None
-) -> bytes | None:
-    """The next line without its newline, or None at the end of the stream.
+class LineReader:
+    """The lines of a peer that may send anything, one at a time.
 
     Waiting for a line to begin takes as long as it takes; once begun, it must be finished within
-    `finish_within_seconds`, or a peer could hold a connection with one byte. Raises `LineTooLong`
-    or `TimedOut`; the connection is of no more use after either. A last line without a newline
-    is dropped: half a request is no request.
-
-    What is longer than the reader's limit waits for `room`, in bytes, which the caller gives back; without
-    one the reader's limit has to be that of lines.
+    `finish_within_seconds`, or a peer could hold a connection with one byte. Of a line that is longer than
+    `READ_AHEAD_BYTES`, everything waits for `room`, in bytes, which the caller gives back.
     """
-    first = await reader.read(1)
-    if not first:
-        return None
-    if first == b"\n":
-        return b""
-    try:
-        async with asyncio.timeout(finish_within_seconds):
-            rest = await _rest_of_line(reader, room)
-    except asyncio.IncompleteReadError:
-        return None
-    except asyncio.LimitOverrunError:
-        raise LineTooLong from None
-    except TimeoutError:
-        raise TimedOut(f"the line was not finished within {finish_within_seconds:g} seconds") from None
-    if len(rest) > LINE_MAX_BYTES:
-        raise LineTooLong
-    return first + rest[:-1]
 
+    def __init__(
+        self, reader: asyncio.StreamReader, *, finish_within_seconds: float, room: Room | None = None
+    ) -> None:
+        self._reader = reader
+        self._finish_within_seconds = finish_within_seconds
+        self._room = room
+        self._buffer = bytearray()
+        self._looked_at = 0  # of the buffer: no line ends there
 
-async def _rest_of_line(reader: asyncio.StreamReader, room: Room | None) -> bytes:
-    parts: list[bytes] = []
-    length = 0
-    while True:
+    async def next(self) -> bytes | None:
+        """The next line without its newline, or None at the end of the stream.
+
+        Raises `LineTooLong` or `TimedOut`; the connection is of no more use after either. A last line without
+        a newline is dropped: half a request is no request.
+        """
+        # Mostly a line comes as a whole, so that no clock has to be set for its end.
+        if not self._buffer and not await self._read():
+            return None
+        line = self._taken()
+        if line is not None:
+            return line
         try:
-            return b"".join([*parts, await reader.readuntil(b"\n")])
-        except asyncio.LimitOverrunError as overrun:
-            length += overrun.consumed
-            if room is None or length > LINE_MAX_BYTES:
-                raise
-            await room.wait(overrun.consumed)
-            parts.append(await reader.readexactly(overrun.consumed))
+            async with asyncio.timeout(self._finish_within_seconds):
+                return await self._finished()
+        except TimeoutError:
+            seconds = self._finish_within_seconds
+            raise TimedOut(f"the line was not finished within {seconds:g} seconds") from None
+
+    async def _finished(self) -> bytes | None:
+        """The line that has begun."""
+        roomy = READ_AHEAD_BYTES
+        while True:
+            if self._room is not None and len(self._buffer) > roomy:
+                await self._room.wait(len(self._buffer) + READ_BYTES - roomy)
+                roomy = len(self._buffer) + READ_BYTES
+            if not await self._read():
+                return None
+            line = self._taken()
+            if line is not None:
+                return line
+
+    async def _read(self) -> bool:
+        chunk = await self._reader.read(READ_BYTES)
+        self._buffer += chunk
+        return bool(chunk)
+
+    def _taken(self) -> bytes | None:
+        """A line that is there as a whole."""
+        end = self._buffer.find(b"\n", self._looked_at)
+        if max(end, len(self._buffer) if end < 0 else 0) > LINE_MAX_BYTES:
+            raise LineTooLong
+        if end < 0:
+            self._looked_at = len(self._buffer)
+            return None
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
+        self._looked_at = 0
+        return line

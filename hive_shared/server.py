@@ -21,7 +21,7 @@ from hive_shared.errors import (
     TimedOut,
     TooManyConnections,
 )
-from hive_shared.jsonlines import READ_LIMIT_BYTES, decode, encode, read_line
+from hive_shared.jsonlines import READ_BYTES, LineReader, decode, encode
 from hive_shared.pace import Pace
 from hive_shared.shares import Pool, Share
 from hive_shared.wire import LINE_MAX_BYTES, Model, Request, Surface, parse_request
@@ -56,8 +56,7 @@ AGENT_LIMITS = Limits(
 # What all agents together have beyond that. The harness needs one connection, and has it in any case.
 AGENT_CONNECTIONS_RESERVED = 4
 AGENT_CONNECTIONS_COMMON = 256
-# Of lines that have begun and are longer than `READ_AHEAD_BYTES`: an agent can always send one.
-READ_AHEAD_BYTES = 64 * 1024
+# Of lines that have begun and are longer than what each may read ahead: an agent can always send one.
 LINE_BYTES_RESERVED = LINE_MAX_BYTES + 1
 LINE_BYTES_COMMON = 64 * 2**20
 # Lines longer than this count for several requests, the other way too: reading and writing them takes time.
@@ -132,8 +131,7 @@ class SurfaceServer:
         return len(self._tasks)
 
     def _protocol(self) -> asyncio.StreamReaderProtocol:
-        limit = READ_LIMIT_BYTES if self._room is None else READ_AHEAD_BYTES
-        return asyncio.StreamReaderProtocol(asyncio.StreamReader(limit=limit), self._accept)
+        return asyncio.StreamReaderProtocol(asyncio.StreamReader(limit=READ_BYTES), self._accept)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._tasks) >= self._limits.connections or not (self._share is None or self._share.take()):
@@ -186,16 +184,21 @@ class _Channel:
             line = encode(_refusal(reply.get("id"), ReplyTooLong()))
         self._pace.charge(len(line) / BYTES_OF_A_REQUEST)
         async with self._turn:
-            if self.broken:
+            if self.broken or self._writer.is_closing():
                 raise ConnectionResetError
             self._writer.write(line)
-            try:
-                async with asyncio.timeout(self._write_seconds):
-                    await self._writer.drain()
-            except (TimeoutError, ConnectionError):
-                self.broken = True
-                self._writer.transport.abort()  # ends the reading side too, and so the connection
-                raise ConnectionResetError from None
+            if self._writer.transport.get_write_buffer_size() > LINE_MAX_BYTES:
+                await self._until_taken()
+
+    async def _until_taken(self) -> None:
+        """Wait for a peer that does not keep up."""
+        try:
+            async with asyncio.timeout(self._write_seconds):
+                await self._writer.drain()
+        except (TimeoutError, ConnectionError):
+            self.broken = True
+            self._writer.transport.abort()  # ends the reading side too, and so the connection
+            raise ConnectionResetError from None
 
 
 class _LineRoom:
@@ -254,12 +257,11 @@ class _Conversation:
             self._room.empty()
 
     async def _lines(self, reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+        lines = LineReader(reader, finish_within_seconds=self._limits.line_seconds, room=self._room)
         while True:
             self._forget_line()
             try:
-                line = await read_line(
-                    reader, finish_within_seconds=self._limits.line_seconds, room=self._room
-                )
+                line = await lines.next()
             except (LineTooLong, TimedOut) as error:
                 await self._channel.put(_refusal(None, error))
                 await _discard(reader)

@@ -4,6 +4,7 @@ All functions run within a transaction of the store. Those of every message are 
 compiled by SQLAlchemy on their first use.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -12,6 +13,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Executable,
+    String,
     bindparam,
     delete,
     func,
@@ -21,6 +23,7 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy import cast as cast_to
 
 from hive_core.store.prepared import Prepared
 from hive_core.store.schema import message as table
@@ -45,7 +48,9 @@ ASIDE: Final = "/aside"
 _IS_OPEN: Final = table.c.acked_at_ms.is_(None)
 _IS_DELIVERABLE: Final = _IS_OPEN & table.c.lease.is_(None)
 _IN_IDS: Final = table.c.id.in_(bindparam("ids", expanding=True))
-_TO: Final = table.c.recipient == bindparam("to")
+# A bare parameter is compared with the word in the condition of `ix_message_operator`: for that, SQLite
+# parses the statement anew whenever it is run with another recipient. A cast keeps it from looking.
+_TO: Final = table.c.recipient == cast_to(bindparam("to"), String)
 _HAS_LEASE: Final = table.c.lease == bindparam("owner")
 
 _INSERT: Final = Prepared(insert(table), [column.name for column in table.columns if column.name != "id"])
@@ -57,9 +62,10 @@ _LEASE: Final = Prepared(
     .where(_TO, _IS_DELIVERABLE, table.c.id <= bindparam("last"))
     .values(lease=bindparam("owner"), deliveries=table.c.deliveries + 1)
 )
-_ACK: Final = (
+_LISTED: Final = func.json_each(bindparam("ids")).table_valued("value")
+_ACK: Final = Prepared(
     update(table)
-    .where(_IN_IDS, _TO, _IS_OPEN)
+    .where(table.c.id.in_(select(_LISTED.c.value)), _TO, _IS_OPEN)
     .values(acked_at_ms=bindparam("now_ms"), lease=None)
     .returning(table.c.id)
 )
@@ -95,10 +101,11 @@ _OF_KEY: Final = (
     .order_by(table.c.id)
 )
 _PARTIES: Final = select(table.c.sender, table.c.recipient).where(table.c.id == bindparam("this"))
-_OLDEST: Final = tuple(  # in two, so that each has an index
-    select(table.c.sent_at_ms).where(_TO, _IS_OPEN, held).order_by(table.c.id).limit(1)
-    for held in (table.c.lease.is_(None), table.c.lease.is_not(None))
+_OLDEST_WAITING: Final = (
+    select(table.c.sent_at_ms).where(_TO, _IS_OPEN, table.c.lease.is_(None)).order_by(table.c.id).limit(1)
 )
+# Not in the order of ids: for that, SQLite would go through the whole history. Of these there are few.
+_OLDEST_LEASED: Final = select(func.min(table.c.sent_at_ms)).where(_TO, _IS_OPEN, table.c.lease.is_not(None))
 _TO_OPERATOR: Final = table.c.recipient == literal_column(f"'{OPERATOR}'")  # a literal, as in its index
 
 
@@ -222,7 +229,8 @@ def count_deliverable(connection: Connection) -> dict[str, int]:
 
 def ack(connection: Connection, to: str, ids: Iterable[int], now_ms: int) -> list[int]:
     """Done with those of `ids` that are its own and not acked; their ids."""
-    return _ids(connection, _ACK, {"ids": list(ids), "to": to, "now_ms": now_ms})
+    fields = {"ids": json.dumps(list(ids)), "to": to, "now_ms": now_ms}
+    return [row[0] for row in _ACK.run(connection, fields)]
 
 
 def ack_everything(connection: Connection, to: str, now_ms: int) -> list[int]:
@@ -238,7 +246,8 @@ def ids_of_key(connection: Connection, sender: str, key: str) -> list[int]:
 
 def oldest_unacked_ms(connection: Connection, recipient: str) -> int | None:
     """When the oldest message that `recipient` has not acked was sent; None if there is none."""
-    found = [connection.execute(query, {"to": recipient}).scalar() for query in _OLDEST]
+    queries = (_OLDEST_WAITING, _OLDEST_LEASED)
+    found = [connection.execute(query, {"to": recipient}).scalar() for query in queries]
     return min((sent_at_ms for sent_at_ms in found if sent_at_ms is not None), default=None)
 
 

@@ -22,6 +22,7 @@ from hive_shared import server as surface
 from hive_shared import wire
 from hive_shared.client import Client
 from hive_shared.errors import HiveError, Paused
+from hive_shared.jsonlines import LineReader
 from hive_shared.pace import Pace
 from hive_shared.server import (
     AGENT_CONNECTIONS_COMMON,
@@ -105,11 +106,11 @@ async def test_who_sends_many_lines_at_once_lets_others_in_between(
     if not in_force:
         monkeypatch.setattr(Pace, "turn", _no_turn)
     read = 0
-    real_read_line = surface.read_line  # type: ignore[attr-defined]
+    real_next = LineReader.next
 
-    async def counted(*given: Any, **named: Any) -> bytes | None:
+    async def counted(lines: LineReader) -> bytes | None:
         nonlocal read
-        got = await real_read_line(*given, **named)
+        got = await real_next(lines)
         read += 1
         return got
 
@@ -118,7 +119,7 @@ async def test_who_sends_many_lines_at_once_lets_others_in_between(
         async with Client(calm_path) as calm:
             await calm.call(Ack(ids=[]))
             _, loud = await asyncio.open_unix_connection(tmp_path / "loud.sock")
-            monkeypatch.setattr(surface, "read_line", counted)
+            monkeypatch.setattr(LineReader, "next", counted)
             loud.write(line * 3000)
             await loud.drain()
             while not read:

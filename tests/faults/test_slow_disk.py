@@ -7,14 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, event
 
 from hive_core import operations
 from hive_core.operations import Operations
 from hive_core.slow_log import SlowLog
-from hive_core.store import Store
 from hive_shared.wire import Recv, Send
-from tests.support.core_parts import ALICE, Parts, running
+from tests.support.core_parts import ALICE, Parts, before_commits, running
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -23,17 +21,16 @@ SLOW_SECONDS = 0.05
 
 
 class Disk:
-    """Stands between a store's transactions and their commit, in the writer's thread."""
+    """Stands between transactions and their commit, in the writer's thread: see `before_commits`."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self) -> None:
         self.commits = 0
         self.asked = threading.Event()  # a commit has begun to wait
         self._goes = threading.Event()
         self._goes.set()
         self._seconds = 0.0
-        event.listen(store._writing, "commit", self._commit)
 
-    def _commit(self, _: Connection) -> None:
+    def __call__(self) -> None:
         self.commits += 1
         self.asked.set()
         self._goes.wait()
@@ -47,6 +44,13 @@ class Disk:
     def go_on(self, seconds: float = 0.0) -> None:
         self._seconds = seconds
         self._goes.set()
+
+
+@pytest.fixture
+def disk() -> Iterator[Disk]:
+    disk = Disk()
+    with before_commits(disk):
+        yield disk
 
 
 @pytest.fixture
@@ -66,10 +70,11 @@ async def begin_a_commit(disk: Disk, parts: Parts) -> "asyncio.Task[int]":
     return first
 
 
-async def test_while_a_commit_hangs_the_loop_and_readers_go_on_and_senders_wait(tmp_path: Path) -> None:
+async def test_while_a_commit_hangs_the_loop_and_readers_go_on_and_senders_wait(
+    tmp_path: Path, disk: Disk
+) -> None:
     async with running(tmp_path / "b.sqlite") as parts:
         known = await parts.send("bob", "known")
-        disk = Disk(parts.store)
         first = await begin_a_commit(disk, parts)
         sends = [asyncio.create_task(parts.send("bob", str(number))) for number in range(SENDERS)]
         for _ in range(100):  # as often as it likes: nothing of this needs the disk
@@ -84,10 +89,10 @@ async def test_while_a_commit_hangs_the_loop_and_readers_go_on_and_senders_wait(
 
 
 async def test_on_a_slow_disk_nothing_is_lost_or_doubled_and_the_log_says_what_is_slow(
-    tmp_path: Path, slow_log: None, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, disk: Disk, slow_log: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running(tmp_path / "b.sqlite") as parts:
-        Disk(parts.store).go_on(SLOW_SECONDS)
+        disk.go_on(SLOW_SECONDS)
         caplog.set_level(logging.WARNING)
         got: list[int] = []
 
@@ -108,9 +113,10 @@ async def test_on_a_slow_disk_nothing_is_lost_or_doubled_and_the_log_says_what_i
     assert told
 
 
-async def test_who_gives_up_on_a_slow_disk_and_sends_again_with_the_key_sends_once(tmp_path: Path) -> None:
+async def test_who_gives_up_on_a_slow_disk_and_sends_again_with_the_key_sends_once(
+    tmp_path: Path, disk: Disk
+) -> None:
     async with running(tmp_path / "b.sqlite") as parts:
-        disk = Disk(parts.store)
         disk.hang()
         request = Send(to="bob", body="once", key="the-same")
         first = asyncio.create_task(parts.broker.send(ALICE, request))

@@ -1,10 +1,13 @@
 """The store, the broker and the queues put together for tests, on a real database file."""
 
 import contextlib
+import itertools
+import sqlite3
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest import mock
 
 from hive_core.approvals import Approvals
 from hive_core.audit import Audit
@@ -14,7 +17,7 @@ from hive_core.principals import Principal
 from hive_core.questions import Questions
 from hive_core.registry import Registry
 from hive_core.reminders import Reminders
-from hive_core.store import Store
+from hive_core.store import Store, engine
 from hive_shared.names import MANAGER, hashed_port
 from hive_shared.wire import Message, Recv, Send
 
@@ -41,6 +44,32 @@ class FakeClock:
     def pass_seconds(self, seconds: float) -> None:
         self.now_ms += int(seconds * 1000)
         self.now_seconds += seconds
+
+
+@contextlib.contextmanager
+def before_commits(hook: Callable[[], None]) -> Iterator[None]:
+    """Call `hook` in the writer's thread before each commit, which fails with what it raises."""
+    real = engine._commit
+
+    def commit(driver: sqlite3.Connection) -> None:
+        hook()
+        real(driver)
+
+    with mock.patch.object(engine, "_commit", commit):
+        yield
+
+
+@contextlib.contextmanager
+def failing_commits(times: int | None = None) -> Iterator[None]:
+    """The disk fails at every commit, or at the first `times` ones."""
+    left = itertools.count() if times is None else iter(range(times))
+
+    def fail() -> None:
+        if next(left, None) is not None:
+            raise sqlite3.OperationalError("disk I/O error")
+
+    with before_commits(fail):
+        yield
 
 
 @dataclass

@@ -1,12 +1,10 @@
 """Rules of the broker (SPEC section 5), each on a real database."""
 
 import asyncio
-import sqlite3
 import threading
 from pathlib import Path
 
 import pytest
-from sqlalchemy import event
 
 from hive_core.broker import BrokerLimits
 from hive_core.principals import Principal
@@ -27,7 +25,9 @@ from tests.support.core_parts import (
     OPERATOR,
     FakeClock,
     Parts,
+    before_commits,
     build,
+    failing_commits,
     fill_the_disk,
     free_the_disk,
     running,
@@ -458,11 +458,11 @@ async def test_a_message_that_commits_beside_an_empty_look_is_not_overlooked(tmp
 async def test_a_waiting_receiver_gets_its_message_with_one_commit(tmp_path: Path) -> None:
     path = tmp_path / "b.sqlite"
     parts = await build(path)
-    commits: list[object] = []
-    event.listen(parts.store._writing, "commit", commits.append)
+    commits: list[None] = []
     receiving = await waiting_recv(parts, "bob")
-    number = await parts.send("bob")
-    (message,) = await receiving
+    with before_commits(lambda: commits.append(None)):
+        number = await parts.send("bob")
+        (message,) = await receiving
 
     assert (message.id, message.redelivered, len(commits)) == (number, False, 1)
     assert parts.broker.unread("bob") == 0
@@ -657,16 +657,11 @@ async def test_a_full_disk_loses_nothing_accepted_and_the_broker_goes_on(tmp_pat
         assert [message.id for message in await again.take("bob")] == accepted
 
 
-async def test_a_lease_that_cannot_be_stored_is_an_error_and_takes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_lease_that_cannot_be_stored_is_an_error_and_takes_nothing(tmp_path: Path) -> None:
     async with running(tmp_path / "b.sqlite") as parts:
         await parts.send("bob")
-        dialect = parts.store._writing.dialect
-        with monkeypatch.context() as patch:
-            patch.setattr(dialect, "do_commit", _fail_io)
-            with pytest.raises(Unavailable):
-                await parts.take("bob")
+        with failing_commits(), pytest.raises(Unavailable):
+            await parts.take("bob")
         assert parts.broker.unread("bob") == 1
         assert len(await parts.take("bob")) == 1
 
@@ -678,9 +673,7 @@ async def test_a_release_that_cannot_be_stored_is_made_up_for(
     async with running(tmp_path / "b.sqlite") as parts:
         await parts.send("bob")
         await parts.take("bob")
-        dialect = parts.store._writing.dialect
-        with monkeypatch.context() as patch:
-            patch.setattr(dialect, "do_commit", _fail_io)
+        with failing_commits():
             parts.broker.release("c1")
             with pytest.raises(Unavailable):
                 await parts.send("bob", "meanwhile")
@@ -688,10 +681,6 @@ async def test_a_release_that_cannot_be_stored_is_made_up_for(
         async with asyncio.timeout(GUARD_SECONDS):
             (message,) = await task
         assert message.redelivered
-
-
-def _fail_io(_: object) -> None:
-    raise sqlite3.OperationalError("disk I/O error")
 
 
 async def test_a_cancelled_send_is_either_stored_and_told_or_neither(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import sqlite3
 from collections.abc import AsyncIterator
 from itertools import permutations
 from pathlib import Path
@@ -15,7 +14,7 @@ from hive_core.principals import Principal
 from hive_core.questions import OPEN_MAX
 from hive_shared.errors import Conflict, Forbidden, HiveError, NotFound, TooMany
 from hive_shared.wire import AskOperator, QuestionView, Recv
-from tests.support.core_parts import ALICE, BOB, OPERATOR, FakeClock, Parts, running
+from tests.support.core_parts import ALICE, BOB, OPERATOR, FakeClock, Parts, failing_commits, running
 
 GUARD_SECONDS = 30.0
 MANAGER = Principal.manager(via="manager socket")
@@ -203,18 +202,9 @@ async def test_a_question_whose_expiry_cannot_be_stored_stays_open_until_it_can(
     async with running(tmp_path / "b.sqlite") as parts:
         asked = await parts.questions.ask(ALICE, AskOperator(question="Go?", ttl_seconds=1))
         parts.clock.pass_seconds(2)
-        dialect = parts.store._writing.dialect
-        real, failures = dialect.do_commit, [1, 1, 1]
-
-        def fail_thrice(connection: object) -> None:
-            if failures:
-                failures.pop()
-                raise sqlite3.OperationalError("disk I/O error")
-            real(connection)  # type: ignore[arg-type]
-
-        monkeypatch.setattr(dialect, "do_commit", fail_thrice)
-        async with expiring(parts):
-            assert (await next_event(parts))["id"] == asked.id
+        with failing_commits(times=3):
+            async with expiring(parts):
+                assert (await next_event(parts))["id"] == asked.id
         assert len(await parts.broker.recent(10)) == 1
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 from hive_core.reminders import BODY_PREFIX, PENDING_MAX
 from hive_shared.errors import NotFound, TooMany
 from hive_shared.wire import BODY_MAX_BYTES, Message, Recv, Remind
-from tests.support.core_parts import ALICE, BOB, OPERATOR, FakeClock, Parts, running
+from tests.support.core_parts import ALICE, BOB, OPERATOR, FakeClock, Parts, failing_commits, running
 
 GUARD_SECONDS = 30.0
 
@@ -85,18 +84,9 @@ async def test_a_reminder_that_cannot_be_stored_as_a_message_stays_pending(
     monkeypatch.setattr("hive_core.deadlines.RETRY_SECONDS", 0.01)
     async with running(tmp_path / "b.sqlite") as parts:
         await parts.reminders.set(ALICE, Remind(body="persistent", after_seconds=0))
-        dialect = parts.store._writing.dialect
-        real, failures = dialect.do_commit, [1, 1, 1]
-
-        def fail_thrice(connection: object) -> None:
-            if failures:
-                failures.pop()
-                raise sqlite3.OperationalError("disk I/O error")
-            real(connection)  # type: ignore[arg-type]
-
-        monkeypatch.setattr(dialect, "do_commit", fail_thrice)
-        async with delivering(parts):
-            assert (await next_message(parts)).body == BODY_PREFIX + "persistent"
+        with failing_commits(times=3):
+            async with delivering(parts):
+                assert (await next_message(parts)).body == BODY_PREFIX + "persistent"
         assert len(await parts.broker.recent(10)) == 1
 
 
