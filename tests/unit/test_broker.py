@@ -1,6 +1,7 @@
 """Rules of the broker (SPEC section 5), each on a real database."""
 
 import asyncio
+import sqlite3
 import threading
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from hive_core.broker import BrokerLimits
 from hive_core.principals import Principal
+from hive_core.store import messages
 from hive_shared.errors import (
     BadRequest,
     Conflict,
@@ -777,3 +779,43 @@ async def test_messages_posted_in_a_transaction_are_stored_with_it_or_not_at_all
         assert parts.broker.unread("bob") == 0
         assert parts.told == []
         assert await parts.take("bob") == []
+
+
+async def test_no_statement_of_the_hot_path_is_parsed_twice_or_goes_through_the_history(
+    tmp_path: Path,
+) -> None:
+    """SQLite asks an authorizer whenever it parses, which it does anew if a value could change the plan."""
+    async with running(tmp_path / "b.sqlite") as parts:
+        driver = parts.store._writer._raw()
+        parsed: list[tuple[object, ...]] = []
+        steps: list[str] = []
+
+        async def send_and_ack() -> None:
+            for to in ("alice", "bob", "operator"):
+                await parts.send(to, sender=BOB if to == "alice" else ALICE)
+                await parts.broker.ack(to, [message.id for message in await parts.take(to)])
+
+        def look(*asked: object) -> int:
+            if asked[0] != sqlite3.SQLITE_PRAGMA:  # whether a commit waits for the disk
+                parsed.append(asked)
+            return sqlite3.SQLITE_OK
+
+        driver.set_authorizer(look)
+        await send_and_ack()
+        assert parsed
+        parsed.clear()
+        await send_and_ack()
+        assert parsed == []
+        driver.set_authorizer(None)
+
+        driver.set_trace_callback(steps.append)
+        await send_and_ack()
+        await parts.store.write(lambda connection: messages.oldest_unacked_ms(connection, "bob"))
+        driver.set_trace_callback(None)
+        told = [step for step in steps if step.startswith(("SELECT", "UPDATE", "INSERT"))]
+        plans = [row[3] for step in told for row in driver.execute(f"EXPLAIN QUERY PLAN {step}")]
+        assert {plan.split()[4] for plan in plans if plan.startswith("SEARCH message USING INDEX")} == {
+            "ix_message_deliverable",
+            "ix_message_leased",
+        }
+        assert [plan for plan in plans if plan.startswith("SCAN message")] == []
