@@ -342,6 +342,13 @@ class Broker:
             f"send again in {wait_seconds:.1f} seconds"
         )
 
+    def charge(self, sender: str) -> None:
+        """Count a message that the hive had to write on account of `sender`, also if it has none left.
+
+        For what cannot be refused any more: its next sends wait the longer.
+        """
+        self._bucket(sender).charge(self._monotonic())
+
     def ease(self, sender: str, factor: float, seconds: float) -> None:
         """Let an agent send `factor` times as much as the limits say, for so long."""
         self._bucket(sender).ease(factor, self._monotonic() + seconds)

@@ -129,15 +129,25 @@ class TokenBucket:
 
     def take(self, now_seconds: float) -> float:
         """Take a token and return 0, or return the seconds until there is one."""
-        factor = self.eased_factor if now_seconds < self.eased_until_seconds else 1.0
-        per_second, burst = self.per_second * factor, self.burst * factor
-        grown = self.tokens + (now_seconds - self.at_seconds) * per_second
-        self.tokens, self.at_seconds = min(burst, grown), now_seconds
+        per_second, burst = self._grow(now_seconds)
         if self.tokens < 1:
             return (1 - self.tokens) / per_second
         self.tokens -= 1
         self.overdrawn = self.overdrawn and self.tokens < burst / 2
         return 0.0
+
+    def charge(self, now_seconds: float) -> None:
+        """Take a token that may not be there yet: then it is owed."""
+        self._grow(now_seconds)
+        self.tokens -= 1
+
+    def _grow(self, now_seconds: float) -> tuple[float, float]:
+        """What has come since; tokens a second and at most, as they are now."""
+        factor = self.eased_factor if now_seconds < self.eased_until_seconds else 1.0
+        per_second, burst = self.per_second * factor, self.burst * factor
+        grown = self.tokens + (now_seconds - self.at_seconds) * per_second
+        self.tokens, self.at_seconds = min(burst, grown), now_seconds
+        return per_second, burst
 
     def ease(self, factor: float, until_seconds: float) -> None:
         """Grow `factor` times as fast, and as high, until then; full from the start."""

@@ -265,8 +265,9 @@ _HELPER_EVENTS = """\
 ## Helper events
 
 What the hive tells by itself, as a message from `system` whose body is one JSON object with the event's
-name in `event`. Fields that do not apply are left out. Events about a question go to whoever asked it, all
-others to the manager; what the manager does about each is in `prompts/manager.md`.
+name in `event`. Fields that do not apply are left out. Events about a question go to whoever asked it,
+`ask_closed` to the agent that was asked, all others to the manager; what the manager does about each is in
+`prompts/manager.md`.
 
 ```json
 {example}

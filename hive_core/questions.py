@@ -4,7 +4,8 @@ A question is open until it is answered, cancelled, its time has run out, or the
 whichever is committed first, and no two of them. The asker hears of it in the same transaction. An agent
 hears of its question by a message of the asker, and answers with one of its own; each is held to what a
 `send` is held to, so that asking is no way around the rules. What closes without an answer is told by the
-hive, in a field that no answer has.
+hive, in a field that no answer has. An agent whose answer nobody waits for any more is told as well; where
+the asker brought that about, it counts as one more message of the asker's.
 """
 
 import json
@@ -25,6 +26,7 @@ from hive_core.store.schema import question as table
 from hive_core.subscribers import Subscribers
 from hive_shared.errors import BadRequest, Conflict, Forbidden, NotFound, TooMany
 from hive_shared.events import (
+    AskClosed,
     HelperEvent,
     OperatorAnswered,
     QuestionCancelled,
@@ -174,6 +176,7 @@ class Questions:
                     view,
                     OperatorAnswered(id=view.id, question=view.question, asked=_asked(view), answer=text),
                 )
+                self._tell_asked(post, view, "the operator answered it")
             elif self._broker.reaches(view.asker):
                 post(principal.name, view.asker, text, in_reply_to=view.message_id, answers=view.id)
             if effect is not None:
@@ -201,8 +204,8 @@ class Questions:
     ) -> QuestionView:
         """Close a question without an answer: an asker its own ones, the operator any.
 
-        Unless it cancelled itself, the asker gets the helper event `question_cancelled`. Raises `NotFound`,
-        `Forbidden`, or `Conflict` when the question is closed.
+        Unless it cancelled itself, the asker gets the helper event `question_cancelled`; an agent that was
+        asked gets `ask_closed`. Raises `NotFound`, `Forbidden`, or `Conflict` when the question is closed.
         """
 
         def work(connection: Connection, post: Post) -> QuestionView:
@@ -218,6 +221,8 @@ class Questions:
                     no_answer=f"[no answer: cancelled by {principal.name}]",
                 )
                 self._notify(post, view, event)
+            who = "the operator" if principal.kind is Kind.OPERATOR else asker
+            self._tell_asked(post, view, f"{who} took it back")
             if effect is not None:
                 effect(connection, post, view)
             by_agent = _asked(view) is not None and principal.kind is not Kind.OPERATOR
@@ -225,7 +230,12 @@ class Questions:
             self._audit.insert(connection, principal, action, f"question {number}")
             return view
 
-        return await self._broker.transact(work, committed=self._subscribers.tell)
+        def committed(view: QuestionView) -> None:
+            if principal.kind is not Kind.OPERATOR:
+                self._charge(view)
+            self._subscribers.tell(view)
+
+        return await self._broker.transact(work, committed=committed)
 
     async def run(self) -> None:
         """Close questions as their time runs out, also what ran out while nobody looked; until cancelled."""
@@ -234,7 +244,12 @@ class Questions:
         )
 
     async def _expire_due(self, now_ms: int) -> None:
-        await self._broker.transact(partial(self._expire, now_ms), committed=self._tell_all)
+        await self._broker.transact(partial(self._expire, now_ms), committed=self._expired)
+
+    def _expired(self, views: list[QuestionView]) -> None:
+        for view in views:
+            self._charge(view)
+        self._tell_all(views)
 
     def _expire(self, now_ms: int, connection: Connection, post: Post) -> list[QuestionView]:
         due = select(table.c.id).where(_OPEN, table.c.expires_at_ms <= now_ms).order_by(table.c.expires_at_ms)
@@ -249,6 +264,7 @@ class Questions:
                 no_answer=f"[no answer: expired after {waited_seconds:g} s]",
             )
             self._notify(post, view, event)
+            self._tell_asked(post, view, f"the time that {view.asker} gave it ran out")
             action = "expire_question" if _asked(view) is None else "expire_ask"
             self._audit.insert(connection, CLOCK, action, f"question {number}")
             views.append(view)
@@ -259,11 +275,34 @@ class Questions:
         if self._broker.reaches(view.asker):
             post(SYSTEM, view.asker, event.as_body(), in_reply_to=view.message_id, answers=view.id)
 
+    def _tell_asked(self, post: Post, view: QuestionView, why: str) -> None:
+        """Tell an agent that nobody waits for its answer any more, unless it was destroyed.
+
+        The operator sees that on the page. With `in_reply_to` the thread of the question tells it as well;
+        `answers` is for who asked.
+        """
+        if view.answerer == OPERATOR or not self._broker.lives(view.answerer):
+            return
+        note = (
+            f"question {view.id} of {view.asker} no longer waits for your answer: {why}. "
+            "There is nothing to answer and nothing to do"
+        )
+        event = AskClosed(id=view.id, asker=view.asker, note=note)
+        post(SYSTEM, view.answerer, event.as_body(), in_reply_to=view.message_id)
+
+    def _charge(self, view: QuestionView) -> None:
+        """The asker made the hive write to whoever it asked: that counts as a message of its own.
+
+        Else one that asks and takes back, or lets expire at once, would write twice as fast as it may.
+        """
+        if view.answerer != OPERATOR:
+            self._broker.charge(view.asker)
+
     async def close_gone(self) -> list[QuestionView]:
         """Close the questions of agents that cannot be answered any more; call when an agent has gone.
 
         The asker hears that the agent it asked was destroyed. One that was purged itself hears nothing, and
-        a later agent of its name gets no answer to what it did not ask.
+        a later agent of its name gets no answer to what it did not ask; whom it had asked is told.
         """
         return await self._broker.transact(self._close_gone, committed=self._tell_all)
 
@@ -272,6 +311,7 @@ class Questions:
         for view in _views(connection, _OPEN, ~_TO_OPERATOR):
             if not self._broker.reaches(view.asker):
                 closed = _close(connection, view.id, "cancelled")
+                self._tell_asked(post, closed, f"{view.asker} is gone for good")
                 action = "cancel_ask"
             elif not self._broker.lives(view.answerer):
                 closed = _close(connection, view.id, "gone")

@@ -48,7 +48,7 @@ class HelperEvent(Model):
     """A fact from core, sent as JSON in a message from `system`. Each drives a turn (SPEC section 6).
 
     One class an event, with exactly its fields; `prompts/manager.md` documents every one of them. Those
-    about questions go to whoever asked, all others to the manager.
+    about questions go to whoever asked, `ask_closed` to whoever was asked, all others to the manager.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -146,6 +146,18 @@ class QuestionGone(HelperEvent):
     no_answer: str
 
 
+class AskClosed(HelperEvent):
+    """A question that another agent (`asker`) had put to this one waits no longer for its answer.
+
+    It asks for nothing. The question's text is not in it: that is the asker's, and this is the hive's word.
+    """
+
+    event: Literal["ask_closed"] = "ask_closed"
+    id: int
+    asker: str
+    note: str
+
+
 class ContainerCrashed(HelperEvent):
     """An agent's container ended by itself; it is started again."""
 
@@ -211,6 +223,7 @@ HELPER_EVENTS: tuple[type[HelperEvent], ...] = (
     QuestionExpired,
     QuestionCancelled,
     QuestionGone,
+    AskClosed,
     ContainerCrashed,
     HarnessSilent,
     NeedsUpdate,

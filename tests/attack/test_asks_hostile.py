@@ -143,7 +143,34 @@ async def test_asks_that_are_taken_back_at_once_are_no_way_around_the_rate(
             for _ in range(100):
                 asked = await parts.questions.ask_agent(ALICE, Ask(to="bob", question="?"))
                 await parts.questions.cancel(asked.id, ALICE)
-        assert len(await parts.take("bob")) == (30 if in_force else 100)
+        # Half of them are the hive's, which tells bob of each end.
+        assert len(parts.told) == (30 if in_force else 200)
+
+
+@IN_FORCE
+@pytest.mark.parametrize("how", ["taken-back", "expired", "twenty-at-once"])
+async def test_the_ends_of_asks_are_no_second_way_to_flood_the_one_that_was_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_force: bool, how: str
+) -> None:
+    """Each wakes it, and costs it a turn: they come out of what alice may send."""
+    limits = BrokerLimits(sends_per_minute=60, send_burst=30)
+    async with running(tmp_path / "b.sqlite", limits=limits) as parts:
+        if not in_force:
+            monkeypatch.setattr(Broker, "charge", _nothing)
+        for _ in range(6):
+            parts.clock.pass_seconds(10)
+            with contextlib.suppress(RateLimited, TooMany):
+                for _ in range(20 if how == "twenty-at-once" else 1000):
+                    asked = await parts.questions.ask_agent(ALICE, Ask(to="bob", question="?", ttl_seconds=1))
+                    if how == "taken-back":
+                        await parts.questions.cancel(asked.id, ALICE)
+                    elif how == "expired":
+                        await parts.questions._expire_due(parts.clock.now_ms + 1001)
+            await parts.questions._expire_due(parts.clock.now_ms + 1001)
+        may = 30 + 60  # at once, and in a minute
+        assert (
+            sum(message.to == "bob" for message in parts.told) <= may + 20
+        ) is in_force  # so many can be owed at the end
 
 
 async def test_asks_that_stay_open_are_few_and_leave_room_for_others(tmp_path: Path) -> None:
@@ -155,7 +182,7 @@ async def test_asks_that_stay_open_are_few_and_leave_room_for_others(tmp_path: P
         await parts.questions.ask_agent(BOB, Ask(to="carol", question="and me?"))
 
 
-def _nothing(self: Broker, sender: object, to: str) -> None:
+def _nothing(self: Broker, sender: object, to: str = "") -> None:
     return None
 
 

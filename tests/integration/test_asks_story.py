@@ -25,8 +25,11 @@ async def told(hive: Hive, text: str) -> list[wire.Message]:
 
 async def about(hive: Hive, question: int) -> list[wire.Message]:
     """What was said about the end of a question."""
-    everything = (await hive.call(wire.Messages(limit=1000))).messages
-    return [message for message in everything if message.answers == question]
+    return [message for message in await everything(hive) if message.answers == question]
+
+
+async def everything(hive: Hive) -> list[wire.Message]:
+    return (await hive.call(wire.Messages(limit=1000))).messages
 
 
 async def test_an_agent_asks_another_across_a_death_of_the_daemon_and_hears_how_each_ends(hive: Hive) -> None:
@@ -60,6 +63,8 @@ async def test_an_agent_asks_another_across_a_death_of_the_daemon_and_hears_how_
     (expired,) = await eventually(lambda: about(hive, 2), "its time runs out")
     assert (expired.sender, expired.to) == ("system", "alice")
     assert '"no_answer":"[no answer: expired after 1 s]"' in expired.body
+    (closed,) = [message for message in await everything(hive) if "ask_closed" in message.body]
+    assert (closed.sender, closed.to, closed.in_reply_to) == ("system", "bob", expired.in_reply_to)
     await hive.send("bob", "answer 2 with too late")
     await eventually(lambda: told(hive, "has expired"), "a late answer is refused")
 

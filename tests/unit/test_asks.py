@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from hive_shared.errors import (
 )
 from hive_shared.names import MANAGER, SYSTEM
 from hive_shared.wire import Ask, AskOperator, Message, QuestionView, Remind, Send
-from tests.support.core_parts import ALICE, BOB, OPERATOR, FakeClock, Parts, running
+from tests.support.core_parts import ALICE, BOB, OPERATOR, FakeClock, Parts, failing_commits, running
 
 CAROL = Principal.agent("carol", via="agent socket")
 HM1ND = Principal.manager(via="manager socket")
@@ -199,6 +199,110 @@ async def test_whoever_asks_takes_it_back_without_a_message_and_nobody_else_does
         assert (await ended(parts))[1]["no_answer"] == "[no answer: cancelled by operator]"
 
 
+async def take_back(parts: Parts, asked: QuestionView) -> None:
+    await parts.questions.cancel(asked.id, ALICE)
+
+
+async def close_as_the_operator(parts: Parts, asked: QuestionView) -> None:
+    await parts.questions.cancel(asked.id, OPERATOR)
+
+
+async def answer_as_the_operator(parts: Parts, asked: QuestionView) -> None:
+    await parts.questions.answer(asked.id, "no", OPERATOR)
+
+
+async def expire(parts: Parts, asked: QuestionView) -> None:
+    await parts.questions._expire_due((asked.expires_at_ms or 0) + 1)
+
+
+async def purge_the_asker(parts: Parts, asked: QuestionView) -> None:
+    await parts.registry.forget("alice")
+    await parts.questions.close_gone()
+
+
+ENDS = pytest.mark.parametrize(
+    ("end", "why"),
+    [
+        (take_back, "alice took it back"),
+        (close_as_the_operator, "the operator took it back"),
+        (answer_as_the_operator, "the operator answered it"),
+        (expire, "the time that alice gave it ran out"),
+        (purge_the_asker, "alice is gone for good"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+End = Callable[[Parts, QuestionView], Awaitable[None]]
+
+
+@ENDS
+async def test_who_was_asked_hears_that_nobody_waits_any_more(tmp_path: Path, end: End, why: str) -> None:
+    async with hive(tmp_path) as parts:
+        asked = await ask(parts, ttl_seconds=3600)
+        await end(parts, asked)
+        question, told = await parts.take("bob")
+        assert (told.sender, told.in_reply_to) == (SYSTEM, question.id)
+        assert (told.asks, told.answers) == (None, None)  # neither a question nor about one of bob's
+        assert json.loads(told.body) == {
+            "event": "ask_closed",
+            "id": asked.id,
+            "asker": "alice",
+            "note": f"question {asked.id} of alice no longer waits for your answer: {why}. "
+            "There is nothing to answer and nothing to do",
+        }
+        assert (await parts.questions.of("bob"))[1] == []
+
+
+@ENDS
+async def test_one_that_was_destroyed_is_told_nothing(tmp_path: Path, end: End, why: str) -> None:
+    async with hive(tmp_path) as parts:
+        asked = await ask(parts, ttl_seconds=3600)
+        await parts.registry.set_kept("bob", True)
+        await end(parts, asked)
+        assert [message.asks for message in await parts.take("bob")] == [asked.id], why
+
+
+@pytest.mark.parametrize("end", [take_back, close_as_the_operator, answer_as_the_operator, expire])
+async def test_the_operator_is_told_nothing_of_its_own_questions(tmp_path: Path, end: End) -> None:
+    async with hive(tmp_path) as parts:
+        await end(parts, await parts.questions.ask(ALICE, AskOperator(question="May I?", ttl_seconds=3600)))
+        assert [message.to for message in parts.told if message.to != "alice"] == []
+
+
+@ENDS
+async def test_an_ask_is_closed_and_told_of_in_one_transaction(tmp_path: Path, end: End, why: str) -> None:
+    async with hive(tmp_path) as parts:
+        asked = await ask(parts, ttl_seconds=3600)
+        if end is purge_the_asker:
+            await parts.registry.forget("alice")
+            end = _close_gone
+        parts.told.clear()
+        with failing_commits(), pytest.raises(HiveError):
+            await end(parts, asked)
+        assert ((await parts.questions.get(asked.id)).closed, parts.told) == ("", []), why
+        await end(parts, asked)
+        assert [message.to for message in parts.told if "ask_closed" in message.body] == ["bob"]
+
+
+async def _close_gone(parts: Parts, asked: QuestionView) -> None:
+    await parts.questions.close_gone()
+
+
+async def test_taking_back_and_letting_expire_count_as_messages_and_the_operators_word_does_not(
+    tmp_path: Path,
+) -> None:
+    limits = BrokerLimits(sends_per_minute=60, send_burst=3)
+    async with hive(tmp_path, limits=limits) as parts:
+        await close_as_the_operator(parts, await ask(parts))
+        await take_back(parts, await ask(parts))
+        with pytest.raises(RateLimited, match=r"send again in 1\.0 seconds"):
+            await ask(parts)
+        parts.clock.pass_seconds(1)
+        asked = await ask(parts, ttl_seconds=3600)
+        await expire(parts, asked)  # what cannot be refused is owed
+        with pytest.raises(RateLimited, match=r"send again in 2\.0 seconds"):
+            await ask(parts)
+
+
 async def test_asks_are_for_agents_alone_and_never_wait_for_the_operator(tmp_path: Path) -> None:
     async with hive(tmp_path) as parts:
         asked = await ask(parts)
@@ -363,6 +467,8 @@ def test_an_ask_is_closed_once_by_one_who_may_and_told_once(
             asked = await ask(parts)
             closed = [pair for pair in tried if await attempt(parts, asked.id, *pair)]
             assert closed == [pair for pair in tried if pair in may][:1]
+            notices = [message.to for message in parts.told if "ask_closed" in message.body]
+            assert notices == (["bob"] if closed and closed[0] != ("answer", BOB) else [])
             told = [message for message in parts.told if message.answers == asked.id]
             silent = not closed or closed[0] == ("cancel", ALICE)
             assert [message.to for message in told] == ([] if silent else ["alice"])

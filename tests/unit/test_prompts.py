@@ -12,6 +12,7 @@ from hive_agent.tools import tools_for
 from hive_core.containers.local import NOT_ISOLATED as core_s_words
 from hive_shared.events import (
     HELPER_EVENTS,
+    AskClosed,
     HelperEvent,
     OperatorAnswered,
     QuestionCancelled,
@@ -54,7 +55,7 @@ def test_the_managers_prompt_documents_every_helper_event_with_its_fields() -> N
 
 def test_an_agents_prompt_documents_the_events_that_agents_get() -> None:
     prompt = (PROJECT / "prompts" / "agent.md").read_text()
-    theirs = (OperatorAnswered, QuestionExpired, QuestionCancelled, QuestionGone)
+    theirs = (OperatorAnswered, QuestionExpired, QuestionCancelled, QuestionGone, AskClosed)
     assert documented(prompt) == {name_of(kind): fields_of(kind) for kind in theirs}
 
 
