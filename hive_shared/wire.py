@@ -55,7 +55,7 @@ class Surface(StrEnum):
 class Model(BaseModel):
     """A value on the wire."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
 
 
 class Empty(Model):

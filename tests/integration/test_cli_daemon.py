@@ -167,17 +167,23 @@ async def open_questions(root: Path) -> list[Any]:
     return questions
 
 
+async def heard(following: asyncio.subprocess.Process, body: str) -> None:
+    """Read what it prints until a message has that body."""
+    assert following.stdout is not None
+    while json.loads(await following.stdout.readline())["body"] != body:
+        pass
+
+
 async def test_messages_are_followed_as_they_come(hive: Hive) -> None:
     following = await start(hive.root, "messages", "--follow", "--limit", "0", "--json")
-    assert following.stdout is not None
-    reading = asyncio.create_task(following.stdout.readline())
+    reading = asyncio.create_task(heard(following, "are you there?"))
     try:
-        # Following begins at some moment after the start: say it until it is heard.
+        # Following begins at some moment after the start, perhaps with an answer: say it until it is heard.
         async with asyncio.timeout(PATIENCE_SECONDS):
             while not reading.done():
                 await hive.send("hm1nd", "are you there?")
                 await asyncio.wait({reading}, timeout=0.5)
-        assert json.loads(await reading)["body"] == "are you there?"
+        await reading
         following.send_signal(signal.SIGINT)
         async with asyncio.timeout(PATIENCE_SECONDS):
             assert await following.wait() == 130
