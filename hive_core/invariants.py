@@ -25,6 +25,8 @@ from hive_core.git.program import Git
 from hive_core.git.repository import MAIN, commits_among, peeled_tags
 from hive_core.one_daemon import is_held, locked
 from hive_core.roster import CREDENTIAL_FILES
+from hive_core.row_invariants import BACKUP as _BACKUP
+from hive_core.row_invariants import Broken, broken_rules
 from hive_core.store import schema
 from hive_core.store.messages import ASIDE
 from hive_core.store.migrate import VERSION_TABLE
@@ -35,8 +37,8 @@ from hive_shared.paths import HostPaths
 
 NIXOS_CONTAINERS: Final = Path("/etc/nixos-containers")
 SHOWN: Final = 5  # of one kind
+ROW_CHARACTERS: Final = 80  # of what is said of one
 AGAIN_SECONDS: Final = 1.0
-_BACKUP = "`hive-c0re restore` of a backup into an empty place brings it back"
 
 Repair = Callable[[], None]
 Row = dict[str, Any]
@@ -151,6 +153,7 @@ class _Examination:
                 waiting = connection.execute(
                     "SELECT recipient, count(*) FROM message WHERE acked_at_ms IS NULL GROUP BY recipient"
                 ).fetchall()
+                broken = self._broken_rows(connection, revision)
         except (sqlite3.Error, TypeError, KeyError) as error:
             self._report.broken("database", f"cannot be read: {error}", _BACKUP)
             return False
@@ -163,7 +166,34 @@ class _Examination:
         else:
             self._report.ok("database", f"whole, migration {revision}")
         self._messages(leased, done_and_leased, aside, waiting)
+        for each in broken:
+            rows = ", ".join(" ".join(row.split())[:ROW_CHARACTERS] for row in each.rows[:SHOWN])
+            more = f" and {len(each.rows) - SHOWN} more" if len(each.rows) > SHOWN else ""
+            repair = self._changing(each) if each.repairs else None
+            self._report.broken(each.name, f"{each.found}: {rows}{more}", each.get, repair)
+        if not broken and revision == schema.HEAD_REVISION:
+            self._report.ok("rows", "schedules, reminders, questions, budgets and rules belong to somebody")
         return True
+
+    def _broken_rows(self, connection: sqlite3.Connection, revision: str) -> list[Broken]:
+        """Nothing of an older database, which the next start of the daemon migrates."""
+        if revision != schema.HEAD_REVISION:
+            return []
+        served = self._daemon and self._paths.host_socket.exists()  # until then it catches up
+        connection.execute("BEGIN")
+        found = list(broken_rules(connection, served=served))
+        connection.execute("COMMIT")
+        return found
+
+    def _changing(self, broken: Broken) -> Repair:
+        def work() -> None:
+            with contextlib.closing(self._connect()) as connection:
+                connection.execute("BEGIN IMMEDIATE")
+                for statement, parameters in broken.repairs:
+                    connection.execute(statement, parameters)
+                connection.execute("COMMIT")
+
+        return work
 
     def _messages(
         self, leased: int, done_and_leased: int, aside: int, waiting: list[tuple[str, int]]

@@ -9,6 +9,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from hive_core.clock import Clock, time_ms
 from hive_core.store import Store, schema
+from hive_core.store.leftovers import delete_leftovers
 from hive_shared.errors import Conflict, UnknownAgent
 from hive_shared.names import check_existing_name
 
@@ -46,6 +47,7 @@ class Registry:
         def work(connection: Connection) -> list[AgentRecord]:
             present = insert(schema.host).on_conflict_do_nothing()
             connection.execute(present, {"name": self.host, "first_seen_at_ms": self._clock()})
+            delete_leftovers(connection)
             rows = connection.execute(select(schema.agent)).all()
             return [AgentRecord(**row._mapping) for row in rows]
 
@@ -104,11 +106,15 @@ class Registry:
         return await self._change(name, lambda record: replace(record, kept=kept))
 
     async def forget(self, name: str) -> None:
-        """Remove an agent for good (purged). See also `Broker.purge`, for what its inbox held."""
+        """Remove an agent for good (purged), and what was allowed or counted for it.
+
+        At once, since a later agent of the name would have that. See also `Broker.purge`, for its inbox.
+        """
         self.require(name)
 
         def work(connection: Connection) -> None:
             connection.execute(delete(schema.agent).where(schema.agent.c.name == name))
+            delete_leftovers(connection)
 
         def forgotten(_: None) -> None:
             self._agents.pop(name, None)

@@ -1,10 +1,13 @@
 """Questions between agents, from tool call to answer: the real daemon, real harnesses, no model."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from hive_core import invariants
+from hive_core.doctor import Verdict
 from hive_shared import wire
 from tests.support.hive import Hive, eventually, running_hive
 
@@ -75,3 +78,18 @@ async def test_an_agent_asks_another_across_a_death_of_the_daemon_and_hears_how_
     assert '"no_answer":"[no answer: bob was destroyed]"' in gone.body
     await hive.send("alice", "ask bob: and now?")
     await eventually(lambda: told(hive, "bob was destroyed"), "nobody is there to answer")
+
+    await hive.call(wire.SetBudget(name="bob", turns=5))
+    await hive.call(wire.AddPermissionRule(name="bob", decision="allow", rule="Bash(git *)"))
+    await hive.call(wire.AddSchedule(name="alice", cron="0 9 * * *", body="a summary"))
+    await assert_whole(hive)
+    await hive.call(wire.Destroy(name="bob", purge=True))
+    await assert_whole(hive)
+    assert await hive.stop() == 0
+    await assert_whole(hive)
+
+
+async def assert_whole(hive: Hive) -> None:
+    """Nothing is told of a hive that is well: beside its daemon, and after that has ended."""
+    found = await asyncio.to_thread(invariants.examine, hive.paths)
+    assert [finding for finding in found if finding.verdict is not Verdict.OK] == []
