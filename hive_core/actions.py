@@ -623,6 +623,18 @@ class Actions:
         requests = await self.permission_requests.open()
         return wire.PermissionList(requests=requests, rules=self.permission_requests.rules())
 
+    async def open_permissions(self, who: Principal, name: str) -> list[wire.PermissionView]:
+        """The tool calls of one agent that wait, oldest first; raises `UnknownAgent`."""
+        authorize(who, Operation.LIST_PERMISSIONS)
+        self.registry.require(name)
+        return await self.permission_requests.open(name)
+
+    def rules_of(self, who: Principal, name: str) -> list[wire.PermissionRuleView]:
+        """The operator's rules about one agent, oldest first; raises `UnknownAgent`."""
+        authorize(who, Operation.LIST_PERMISSIONS)
+        self.registry.require(name)
+        return self.permission_requests.rules(name)
+
     async def answer_permission(self, who: Principal, request: wire.AnswerPermission) -> wire.PermissionView:
         """Allow for a scope, or deny."""
         authorize(who, Operation.ANSWER_PERMISSION)

@@ -23,6 +23,7 @@ SHOWN: Final = frozenset({
     "start", "kill", "restart", "rebuild", "update", "destroy", "purge", "crash", "silent",
     "request_spawn", "request_apply_commit", "rollback", "approve", "deny", "deployed", "failed", "dismiss",
     "answer", "cancel_question", "expire_question", "pause", "end_pause",
+    "answer_permission", "expire_permission", "add_permission_rule", "remove_permission_rule",
     "set_aside", "requeue", "take_out",
     "add_schedule", "remove_schedule", "pause_schedule", "resume_schedule", "run_schedule", "cancel_reminder",
     "login", "logout", "end_session", "logout_all",

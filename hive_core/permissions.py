@@ -277,9 +277,10 @@ class Permissions:
         await self._store.write(work, committed=done)
         return view
 
-    def rules(self) -> list[PermissionRuleView]:
-        """All there are, by agent."""
-        return sorted((rule for _, rule in self._rules), key=lambda rule: (rule.agent, rule.id))
+    def rules(self, agent: str | None = None) -> list[PermissionRuleView]:
+        """All there are by agent, or those of one."""
+        found = (rule for _, rule in self._rules if agent in (None, rule.agent))
+        return sorted(found, key=lambda rule: (rule.agent, rule.id))
 
     def bypassed(self, agent: str) -> bool:
         """Whether the operator lets it use every tool without asking."""
@@ -292,9 +293,11 @@ class Permissions:
         """One request; raises `NotFound`."""
         return await self._store.read(lambda connection: _read(connection, number))
 
-    async def open(self) -> list[PermissionView]:
-        """Those that wait, oldest first."""
+    async def open(self, agent: str | None = None) -> list[PermissionView]:
+        """Those that wait, of all agents or of one, oldest first."""
         query = select(table).where(_OPEN).order_by(table.c.id)
+        if agent is not None:
+            query = query.where(table.c.agent == agent)
         return [_view(row) for row in await self._store.read(lambda c: c.execute(query).all())]
 
     def subscribe(self, callback: Subscriber) -> Callable[[], None]:

@@ -35,6 +35,10 @@ const DONE = {
   answer: "answered %",
   cancel_question: "closed %",
   expire_question: "let % expire",
+  answer_permission: "answered %",
+  expire_permission: "let % expire",
+  add_permission_rule: "made a rule for %",
+  remove_permission_rule: "took back a rule for %",
   pause: "paused %",
   end_pause: "ended the pause of %",
   set_aside: "set aside a message with which % ended again and again",
@@ -90,7 +94,8 @@ function objectOf({ subject }, state) {
 /** @param {AuditEntry} entry @param {HiveState} state */
 function deed(entry, state) {
   const done = DONE[entry.action] ?? `${entry.action} %`;
-  const words = done.replace("%", () => objectOf(entry, state));
+  const rule = entry.action.endsWith("_permission_rule") && entry.detail ? `: ${shorten(entry.detail, 120)}` : "";
+  const words = done.replace("%", () => objectOf(entry, state)) + rule;
   return isRefused(entry.outcome) ? `was refused: ${words}` : words;
 }
 
@@ -167,7 +172,7 @@ async function loadOlder() {
 }
 
 /** Deeds of others that take something off this page: said, so that nobody wonders where it went. */
-const TOLD = new Set(["approve", "deny", "answer", "cancel_question", "destroy", "purge", "kill", "logout_all"]);
+const TOLD = new Set(["approve", "deny", "answer", "cancel_question", "answer_permission", "destroy", "purge", "kill", "logout_all"]);
 
 /** What to say of a deed just heard of; nothing of one's own. @param {AuditEntry} entry @param {HiveState} state */
 export function newsOf(entry, state) {

@@ -206,6 +206,7 @@ function actions(agent) {
   const reading = [
     opener(agent, "logs", "≡ L0GS", "Logs"),
     opener(agent, "notes", "✎ N0T3S", "Notes"),
+    opener(agent, "rules", "§ RUL3S", "Permission rules"),
     opener(agent, "history", "↶ H1ST0RY", "History"),
   ];
   if (inFlight(agent.state)) {

@@ -18,7 +18,7 @@ import { followed, takeLog } from "./log_view.js";
 import { takeKeys } from "./keyboard.js";
 import { announce, toast } from "./notices.js";
 import { showOutage, takeOutage } from "./outage.js";
-import { refreshPanel, refreshSessions, refreshThread, takePanel } from "./panel.js";
+import { refreshPanel, reloadPanel, takePanel } from "./panel.js";
 import { renderPermissions } from "./permissions.js";
 import { closedWithout, renderQuestions } from "./questions.js";
 import { renderScheduleAgents, takeScheduleForm } from "./schedule_form.js";
@@ -155,6 +155,7 @@ function tellOutcome({ id, agent, status, commit }) {
 async function loadSnapshot() {
   state = new HiveState(await getJson("/api/state"));
   forgetBuildLogs();
+  reloadPanel();
   document.body.classList.remove("loading");
   render(Object.keys(RENDER));
   return state.position;
@@ -168,15 +169,11 @@ function onEvent(event) {
   if (event.type === "log") takeLog(data);
   const parts = state.apply(event.type, data, event.id);
   if (parts.length === 0) return;
-  if (event.type === "message") {
-    pulseBanner();
-    refreshThread(data);
-  }
+  if (event.type === "message") pulseBanner();
   tell(event.type, data);
   render(parts);
   look();
-  if (event.type === "agent" || event.type === "approval") refreshPanel(data);
-  if (event.type === "activity" && /^(log|end_session)/.test(data.action)) refreshSessions();
+  refreshPanel(event.type, data);
 }
 
 /** A refusal may mean that what is on the screen is no longer so: look again, and keep what was said in sight.

@@ -1,4 +1,4 @@
-/** The side panel: a thread, an agent's log, its notes, what it ran, a build's output or diff, or who is logged in. */
+/** The side panel: a thread, an agent's log, its notes, the rules for it, what it ran, a build's output or diff, or who is logged in. */
 
 import { getJson } from "./api.js";
 import { draw as drawBuildLog, logPlace, wantBuildLog } from "./build_log.js";
@@ -6,20 +6,25 @@ import { readDiff } from "./decided_diff.js";
 import { one, setText, show } from "./dom.js";
 import { showHistory } from "./history.js";
 import { closeLog, followed, openLog, takeLogView } from "./log_view.js";
-import { readNotes } from "./notes.js";
+import { readNotes, takeNotes } from "./notes.js";
+import { readRules } from "./rules.js";
 import { showSessions } from "./sessions.js";
 import { plural } from "./text.js";
 import { continuesThread, showThread } from "./thread.js";
 
 const BUILD_LINES = 2000;
+const GATHER_MS = 500; // an agent that works tells much: its notes are looked at once for all of it
+const LINK = /^#(logs|notes|rules|history)-([a-z][a-z0-9-]*)$/;
 
 /** `of`: an agent's name, or the number of an approval or a message.
- * @typedef {{view: "logs"|"notes"|"history"|"build-log"|"diff"|"sessions"|"thread", of: string}} Opened */
+ * @typedef {{view: "logs"|"notes"|"rules"|"history"|"build-log"|"diff"|"sessions"|"thread", of: string}} Opened */
 
 /** @type {Opened|null} */
 let opened = null;
 /** @type {HTMLElement|null} */
 let opener = null;
+let asked = 0; // only the answer to the last question counts
+let gathering = 0;
 
 const panel = () => one("#panel");
 
@@ -27,6 +32,7 @@ const panel = () => one("#panel");
 const TITLES = {
   logs: (of) => `Log of ${of}`,
   notes: (of) => `Notes of ${of}`,
+  rules: (of) => `Rules for ${of}`,
   history: (of) => `History of ${of}`,
   "build-log": (of) => `Build log of #${of}`,
   diff: (of) => `Diff of #${of}`,
@@ -38,6 +44,7 @@ const TITLES = {
 const PLACES = {
   logs: "#panel-log",
   notes: "#panel-notes",
+  rules: "#panel-history",
   history: "#panel-history",
   "build-log": "#panel-body",
   diff: "#panel-body",
@@ -50,6 +57,7 @@ const PLACES = {
 const READ = {
   logs: () => Promise.resolve(() => {}),
   notes: readNotes,
+  rules: readRules,
   "build-log": (of) => Promise.resolve(() => showBuildLog(Number(of))),
   diff: async (of) => {
     const put = await readDiff(of);
@@ -97,9 +105,24 @@ function showBuildLog(id) {
   drawBuildLog(id);
 }
 
+/** Whether an event may have changed what a view shows of `of`.
+ * @type {Partial<Record<Opened["view"], (kind: string, data: any, of: string) => boolean>>} */
+const CHANGES = {
+  // A file has no event of its own; whoever writes in its notes works, and is told of.
+  notes: (kind, data, of) => kind === "agent" && data.name === of,
+  rules: (kind, data, of) =>
+    (kind === "permission" && data.closed !== "" && data.agent === of) ||
+    (kind === "activity" && data.action.endsWith("_permission_rule") && data.subject === of),
+  history: (kind, data, of) =>
+    (kind === "agent" && data.name === of) || (kind === "approval" && data.agent === of),
+  sessions: (kind, data) => kind === "activity" && /^(log|end_session)/.test(data.action),
+  thread: (kind, data) => kind === "message" && continuesThread(data),
+};
+
 async function load() {
   const wanted = opened;
   if (!wanted) return;
+  const number = ++asked;
   /** @type {() => void} */
   let put;
   try {
@@ -108,7 +131,7 @@ async function load() {
     const problem = error instanceof Error ? error.message : String(error);
     put = () => setText(one("#panel-status"), problem);
   }
-  if (wanted === opened) put();
+  if (wanted === opened && number === asked) put();
 }
 
 /** Tells the page that its stream is to bring another log, or none. */
@@ -144,24 +167,31 @@ function close() {
   if (opener?.isConnected) opener.focus();
 }
 
-/** Something happened to an agent, or to an approval of one: its history may be another.
- * @param {{name?: string, agent?: string}} about */
-export function refreshPanel(about) {
-  if (opened?.view === "history" && opened.of === (about.name ?? about.agent)) void load();
+/** Something happened, which may have changed what the panel shows. @param {string} kind @param {any} data */
+export function refreshPanel(kind, data) {
+  if (!opened || !CHANGES[opened.view]?.(kind, data, opened.of)) return;
+  if (opened.view !== "notes") return void load();
+  gathering ||= window.setTimeout(() => {
+    gathering = 0;
+    void load();
+  }, GATHER_MS);
 }
 
-/** Something was said; it may belong to the thread that is shown. @param {import("./types.js").Message} message */
-export function refreshThread(message) {
-  if (opened?.view === "thread" && continuesThread(message)) void load();
+/** The page has begun anew, and does not know what happened meanwhile. */
+export function reloadPanel() {
+  if (opened && CHANGES[opened.view]) void load();
 }
 
-/** Somebody logged in or out. */
-export function refreshSessions() {
-  if (opened?.view === "sessions") void load();
+/** Opens what a link such as `#notes-alice` leads to; returns whether it is one. @param {string} hash */
+export function openByLink(hash) {
+  const [, view, of] = LINK.exec(hash) ?? [];
+  if (view) open({ view: /** @type {Opened["view"]} */ (view), of });
+  return view !== undefined;
 }
 
 export function takePanel() {
   takeLogView();
+  takeNotes();
   document.addEventListener("click", (event) => {
     const selector = Object.keys(READ)
       .map((view) => `[data-action=${view}]`)

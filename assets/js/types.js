@@ -71,6 +71,9 @@
  *   closed: ""|"allowed"|"denied"|"expired"|"withdrawn", scope: "once"|"session"|"always"|null, message: string,
  *   answered_at_ms: number|null, answered_by: string|null}} PermissionView
  *
+ * @typedef {{id: number, agent: string, decision: "allow"|"deny", rule: string, session: boolean,
+ *   made_at_ms: number, made_by: string}} PermissionRuleView
+ *
  * @typedef {{id: number, agent: string, body: string, truncated: boolean, due_at_ms: number, set_at_ms: number,
  *   closed: ""|"delivered"|"cancelled"|"dropped"}} ReminderView
  * @typedef {{id: number, agent: string, cron: string, timezone: string, body: string, means: string,

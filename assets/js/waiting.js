@@ -5,6 +5,7 @@ import { budgetAnswers } from "./budgets.js";
 import { ageOf, h, leet, one, setText, show, untilOf } from "./dom.js";
 import { errorPlace } from "./forms.js";
 import { syncList } from "./morph.js";
+import { openByLink } from "./panel.js";
 
 /** @typedef {import("./types.js").WaitingEntry} WaitingEntry */
 /** @typedef {import("./hive_state.js").HiveState} HiveState */
@@ -111,10 +112,11 @@ function showOnTab(waits) {
 }
 
 /**
- * Goes to what a link of the queue leads to; returns whether that is on the page.
+ * Goes to what a link of the queue, or to a view of the panel, leads to; returns whether that is on the page.
  * @param {string} hash
  */
 export function reveal(hash) {
+  if (openByLink(hash)) return true;
   const match = CARD.exec(hash);
   const budget = BUDGET.exec(hash);
   const card = budget ? rowOf(`budget:${budget[1]}`) : match && cardOf(match[1], match[2]);

@@ -40,6 +40,7 @@ from hive_shared.wire import (
     NoteFile,
     NoteList,
     NoteText,
+    PermissionRuleView,
     QuestionView,
     ReminderView,
     ScheduleView,
@@ -152,6 +153,12 @@ def note(path: str, text: str, **more: Any) -> dict[str, Any]:
     return NoteText.model_validate(fields | more).model_dump(mode="json")
 
 
+def rule(id: int, text: str, decision: str = "allow", **more: Any) -> dict[str, Any]:
+    fields = {"agent": "alice", "rule": text, "decision": decision, "made_by": "operator (host socket)"}
+    made = {"id": id, "made_at_ms": now_ms() - 90_000}
+    return PermissionRuleView.model_validate(fields | made | more).model_dump(mode="json")
+
+
 def deployment(id: int, commit: str, message: str = "", **more: Any) -> dict[str, Any]:
     fields = {"approval_id": id, "commit": commit, "message": message, "deployed_at_ms": now_ms()}
     return Deployment(**(fields | more)).model_dump(mode="json")
@@ -223,6 +230,7 @@ class MockHive:
         self.questions: list[dict[str, Any]] = []
         self.asks: list[dict[str, Any]] = []
         self.permissions: list[dict[str, Any]] = []
+        self.rules: dict[str, list[dict[str, Any]]] = {}  # by agent
         self.reminders: list[dict[str, Any]] = []
         self.schedules: list[dict[str, Any]] = []
         self.messages: list[dict[str, Any]] = []
@@ -410,6 +418,7 @@ class MockHive:
             Route("/api/agents/{name}/history", self._guard(self._deployments)),
             Route("/api/agents/{name}/notes", self._guard(self._notes)),
             Route("/api/agents/{name}/notes/{path:path}", self._guard(self._note)),
+            Route("/api/agents/{name}/rules", self._guard(self._rules)),
             Route("/api/sessions", self._guard(self._sessions)),
             Route("/api/schedule-preview", self._guard(self._preview)),
             Route("/messages/stream", self._guard(self._stream)),
@@ -568,6 +577,9 @@ class MockHive:
         kept = self.notes.get(request.path_params["name"], [])
         files = [NoteFile.model_validate(note) for note in kept]
         return JSONResponse(NoteList(notes=files, left_out=2 if kept else 0).model_dump(mode="json"))
+
+    async def _rules(self, request: Request) -> Response:
+        return JSONResponse({"rules": self.rules.get(request.path_params["name"], [])})
 
     async def _note(self, request: Request) -> Response:
         path = request.path_params["path"]

@@ -49,6 +49,37 @@ def test_notes_are_listed_and_read_as_text(hive: MockHive, page: Page) -> None:
     expect(page.get_by_role("button", name="Notes of alice")).to_be_focused()
 
 
+def test_an_open_note_is_current_where_its_reader_is(hive: MockHive, page: Page) -> None:
+    long = "\n".join(f"line {number}" for number in range(400))
+    hive.agents["alice"] = agent_view("alice")
+    hive.notes["alice"] = [note("notes.md", long), note("notes/plan.md", "second")]
+    opened(page, hive).get_by_role("button", name="Notes of alice").click()
+    text = page.get_by_role("region", name="The note")
+    expect(text).to_contain_text("line 399")
+    text.evaluate("it => it.scrollTop = 700")
+    page.get_by_role("button", name="notes/plan.md").focus()
+
+    # A file tells nobody that it changes; its agent, at work, is told of.
+    now = [
+        note("notes.md", long + "\nand more"),
+        note("notes/new.md", "third"),
+        note("notes/plan.md", "second"),
+    ]
+    hive.do(lambda: hive.notes.update(alice=now))
+    hive.publish("agent", with_context(9_000))
+    expect(page.get_by_role("button", name="notes/new.md")).to_be_visible()
+    expect(text).to_contain_text("and more")
+    assert text.evaluate("it => it.scrollTop") == 700
+    expect(page.get_by_role("button", name="notes/plan.md")).to_be_focused()
+    expect(page.get_by_role("button", name="notes.md")).to_have_attribute("aria-pressed", "true")
+
+    hive.do(lambda: hive.notes.update(alice=now[1:]))
+    hive.publish("agent", agent_view("hm1nd"))  # another's work
+    hive.publish("agent", with_context(10_000))
+    expect(page.locator("#panel-status")).to_contain_text("2 notes")
+    expect(text).to_have_text("third")
+
+
 def test_an_agent_without_notes_says_where_they_would_be(hive: MockHive, page: Page) -> None:
     hive.agents["alice"] = agent_view("alice")
     opened(page, hive).get_by_role("button", name="Notes of alice").click()
