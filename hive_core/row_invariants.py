@@ -4,11 +4,10 @@ Each rule is a query for what is wrong: a text for each row, nothing in a health
 looked at. The repairs are what a start of the daemon does too, or take away what nobody may have.
 """
 
-# ruff: noqa: S608 - all statements are put together from words of this module
-
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
+from string import Template
 from typing import Any, Final
 
 from sqlalchemy.dialects import sqlite
@@ -23,9 +22,12 @@ from hive_shared.permissions import parse_rule
 BACKUP: Final = "`hive-c0re restore` of a backup into an empty place brings it back"
 OVERDUE_MS: Final = 600_000  # what a daemon does within a second, unless it is stuck
 _REPAIR: Final = "--repair does what the next start does"
-_NOBODY: Final = "NOT IN (SELECT name FROM agent)"
-_NO_QUESTION: Final = "question_id IS NOT NULL AND question_id NOT IN (SELECT id FROM question)"
-_DEAD: Final = "NOT IN (SELECT name FROM agent WHERE NOT kept)"
+_WORDS: Final = {
+    "nobody": "NOT IN (SELECT name FROM agent)",
+    "dead": "NOT IN (SELECT name FROM agent WHERE NOT kept)",
+    "no_question": "question_id IS NOT NULL AND question_id NOT IN (SELECT id FROM question)",
+    "last_message": "coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'message'), 0)",
+}  # in statements, behind a $
 
 
 @dataclass(frozen=True)
@@ -50,16 +52,20 @@ class Broken:
     repairs: tuple[tuple[str, tuple[Any, ...]], ...] = ()
 
 
-def _of_nobody(name: str, table: str, found: str, repair: str | None = None) -> Rule:
-    wrong = f"SELECT DISTINCT agent FROM {table} WHERE agent {_NOBODY}"
-    return Rule(name, found, wrong, _REPAIR, (repair or f"DELETE FROM {table} WHERE agent {_NOBODY}",))
+def _sql(text: str, **words: str) -> str:
+    return Template(text).substitute(_WORDS, **words)
+
+
+def _of_nobody(name: str, table: str, found: str) -> Rule:
+    wrong = _sql("SELECT DISTINCT agent FROM $table WHERE agent $nobody", table=table)
+    return Rule(name, found, wrong, _REPAIR, (_sql("DELETE FROM $table WHERE agent $nobody", table=table),))
 
 
 def _never_deleted(table: str) -> Rule:
-    wrong = (
-        "SELECT sum(given) - sum(there) FROM "
-        f"(SELECT seq AS given, 0 AS there FROM sqlite_sequence WHERE name = '{table}' "
-        f"UNION ALL SELECT 0, count(*) FROM {table}) HAVING sum(given) <> sum(there)"
+    wrong = _sql(
+        "SELECT missing FROM (SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = '$table'), 0) "
+        "- (SELECT count(*) FROM $table) AS missing) WHERE missing <> 0",
+        table=table,
     )
     return Rule("history", f"rows of table {table} are gone, of which none is ever deleted", wrong, BACKUP)
 
@@ -112,14 +118,14 @@ _QUESTIONS: Final = (
         "questions",
         "questions between agents are open, and one of the two is gone",
         "SELECT id FROM question WHERE closed = '' AND answerer <> 'operator' "
-        f"AND (asker {_NOBODY} OR answerer {_DEAD})",
+        "AND (asker $nobody OR answerer $dead)",
         "the next start of the daemon closes them, and tells whoever asked",
     ),
     Rule(
         "questions",
         "questions were put to agents that no message told of them",
         "SELECT id FROM question WHERE answerer <> 'operator' AND (message_id IS NULL OR message_id > "
-        "coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'message'), 0))",
+        "$last_message)",
         f"the asker can take them back, `hive-c0re questions` answers them; {BACKUP}",
     ),
 )
@@ -128,9 +134,9 @@ _TIMES: Final = (
     Rule(
         "schedules",
         "schedules of no agent are not paused",
-        f"SELECT id FROM schedule WHERE agent {_NOBODY} AND paused <> 'purged'",
+        "SELECT id FROM schedule WHERE agent $nobody AND paused <> 'purged'",
         _REPAIR,
-        (f"UPDATE schedule SET paused = 'purged', next_at_ms = NULL WHERE agent {_NOBODY}",),
+        ("UPDATE schedule SET paused = 'purged', next_at_ms = NULL WHERE agent $nobody",),
     ),
     Rule(
         "schedules",
@@ -144,7 +150,7 @@ _TIMES: Final = (
         "schedules have a state that there is not, or sent a message that there never was",
         "SELECT id FROM schedule WHERE paused NOT IN ('', 'operator', 'purged', 'over', 'broken') "
         "OR last_outcome NOT IN ('', 'sent', 'skipped') OR missed < 0 OR last_message_id > "
-        "coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'message'), 0)",
+        "$last_message",
         "`hive-c0re schedules remove` and `add` make them anew",
     ),
 )
@@ -157,7 +163,7 @@ _BUDGETS: Final = (
         "one_more) < 0",
         "--repair counts that as nothing",
         tuple(
-            f"UPDATE budget SET {name} = 0 WHERE {name} < 0"
+            _sql("UPDATE budget SET $name = 0 WHERE $name < 0", name=name)
             for name in ("used_turns", "added_turns", "added_tokens", "added_microdollars", "one_more")
         ),
     ),
@@ -171,10 +177,10 @@ _BUDGETS: Final = (
     Rule(
         "next turns",
         "turns wait for questions that there are not",
-        f"SELECT agent FROM next_turn WHERE ({_NO_QUESTION}) OR in_a_row < 0",
+        "SELECT agent FROM next_turn WHERE ($no_question) OR in_a_row < 0",
         _REPAIR,
         (
-            f"UPDATE next_turn SET question_id = NULL WHERE {_NO_QUESTION}",
+            "UPDATE next_turn SET question_id = NULL WHERE $no_question",
             "UPDATE next_turn SET in_a_row = 0 WHERE in_a_row < 0",
         ),
     ),
@@ -185,9 +191,9 @@ _LOOPS: Final = (
     Rule(
         "pauses of agents",
         "pairs are kept apart of which one is gone",
-        f"SELECT one || ' and ' || other FROM loop WHERE one {_NOBODY} OR other {_NOBODY}",
+        "SELECT one || ' and ' || other FROM loop WHERE one $nobody OR other $nobody",
         _REPAIR,
-        (f"DELETE FROM loop WHERE one {_NOBODY} OR other {_NOBODY}",),
+        ("DELETE FROM loop WHERE one $nobody OR other $nobody",),
     ),
     Rule(
         "pauses of agents",
@@ -209,9 +215,9 @@ _TOOLS: Final = (
     Rule(
         "use of tools",
         "requests are open of agents that are gone",
-        f"SELECT id FROM permission WHERE closed = '' AND agent {_DEAD}",
+        "SELECT id FROM permission WHERE closed = '' AND agent $dead",
         "--repair withdraws them; so does your answer",
-        (f"UPDATE permission SET closed = 'withdrawn' WHERE closed = '' AND agent {_DEAD}",),
+        ("UPDATE permission SET closed = 'withdrawn' WHERE closed = '' AND agent $dead",),
     ),
     _of_nobody("use of tools", "permission_rule", "rules for no agent, which a later one of the name has"),
     Rule(
@@ -227,7 +233,17 @@ RULES: Final = (
 )  # fmt: skip
 _STUCK: Final = "restart the daemon, and look into its log"
 OVERDUE: Final = tuple(  # where a daemon runs
-    Rule(name, found, f"SELECT id FROM {table} WHERE {when} < :now_ms - {OVERDUE_MS}", _STUCK)
+    Rule(
+        name,
+        found,
+        _sql(
+            "SELECT id FROM $table WHERE $when < :now_ms - $late",
+            table=table,
+            when=when,
+            late=str(OVERDUE_MS),
+        ),
+        _STUCK,
+    )
     for name, found, table, when in (
         ("reminders", "reminders are due and not delivered", "reminder", "due_at_ms"),
         ("schedules", "schedules are due and not run", "schedule", "next_at_ms"),
@@ -251,9 +267,9 @@ def broken_rules(connection: sqlite3.Connection, *, served: bool) -> Iterator[Br
     yield from _indexes_and_triggers(connection)
     for rule in (*RULES, *(OVERDUE if served else ())):
         known = {"now_ms": now_ms} if ":now_ms" in rule.wrong else {}
-        rows = tuple(str(row[0]) for row in connection.execute(rule.wrong, known))
+        rows = tuple(str(row[0]) for row in connection.execute(_sql(rule.wrong), known))
         if rows:
-            repairs = tuple((statement, ()) for statement in rule.repairs)
+            repairs = tuple((_sql(statement), ()) for statement in rule.repairs)
             yield Broken(rule.name, rule.found, rule.get, rows, repairs)
     yield from _plans(connection, now_ms)
     yield from _rules_of_tools(connection)
