@@ -11,6 +11,7 @@ import { takeForms } from "./forms.js";
 import { takeKeys } from "./keyboard.js";
 import { renderLogin } from "./login_panel.js";
 import { announce, toast } from "./notices.js";
+import { nextFrame } from "./pace.js";
 import { Prompt } from "./prompt.js";
 import { RowTools } from "./row_tools.js";
 import { follow } from "./stream.js";
@@ -49,6 +50,18 @@ function render() {
   setText(one("#empty"), whyEmpty(now.state));
   renderAsleep();
   document.title = `${now.state?.badge === "thinking" && now.reachable ? "🧠 " : ""}${name} · hyperhive`;
+}
+
+let isDue = false;
+
+/** With the next frame: much may be told before it. */
+function renderSoon() {
+  if (isDue) return;
+  isDue = true;
+  nextFrame(() => {
+    isDue = false;
+    render();
+  });
 }
 
 function renderAsleep() {
@@ -135,9 +148,9 @@ function onEvent(event) {
 /** @param {LiveEvent} event */
 function showLive(event) {
   lastSeq = event.seq;
-  terminal.add(transcript.rows(event), event.seq);
-  show(one("#empty"), false);
-  if (now.usage.see(event)) render();
+  const rows = transcript.see(event);
+  if (rows) terminal.take(event.seq, rows);
+  if (now.usage.see(event)) renderSoon();
   tell(event);
 }
 
@@ -213,7 +226,10 @@ for (const form of document.querySelectorAll("form[data-path]")) {
 }
 one("#start-form").setAttribute("action", `/start/${encodeURIComponent(name)}`);
 one("#older").addEventListener("click", () => void loadOlder());
-terminal.onRows(offerOlder);
+terminal.onRows(() => {
+  offerOlder();
+  show(one("#empty"), terminal.blocks.count === 0 && now.reachable);
+});
 const live = follow({ url: `${base}events/stream`, load, onEvent, onConnection });
 one("#connection").addEventListener("click", () => live.reload());
 document.addEventListener("hive:done", () => (now.reachable ? void refreshState() : live.reload()));

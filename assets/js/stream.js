@@ -5,6 +5,7 @@
  */
 
 import { errorOf, goToLogin, headers, here } from "./api.js";
+import { giveWay, SLICE_MS } from "./pace.js";
 
 /** @typedef {{type: string, id: string|null, data: string}} ServerEvent */
 /** @typedef {{kind: "connecting"|"live"|"waiting", retryAtMs?: number, reason?: string, status?: number}} Connection */
@@ -93,11 +94,16 @@ async function readOnce(url, lastId, { signal, onOpen, onBytes, onEvent }) {
   onOpen();
   const parser = new EventParser(onEvent);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  for (;;) {
+  for (let spentMs = 0; ; ) {
     const { done, value } = await reader.read();
     if (done) return;
     onBytes();
+    const beganMs = performance.now();
     parser.push(value);
+    spentMs += performance.now() - beganMs;
+    if (spentMs < SLICE_MS) continue;
+    await giveWay(); // what has come already would be read in one go, and the server waits as long
+    spentMs = 0;
   }
 }
 

@@ -1,14 +1,21 @@
 /**
- * The live tail: rows in, bottom kept in view while the reader is there, a pill when not.
- * Every row knows the `seq` of its event, so none is shown twice.
+ * The live tail: events in, bottom kept in view while the reader is there, a pill when not.
+ * Events are taken as they come; their rows are built once a frame, for as long as a frame can spare: the newest
+ * first for who follows, and for who reads further up what they look at. Every row knows the `seq` of its event.
  */
 
 import { Blocks } from "./blocks.js";
 import { h, one, setText, show } from "./dom.js";
+import { nextFrame, slice } from "./pace.js";
+
+/** @typedef {import("./blocks.js").Coming} Coming */
+/** @typedef {import("./blocks.js").Told} Told */
 
 const ROWS_MAX = 5000; // while the reader follows
 const ROWS_READ_MAX = 20_000; // while they read further up: what they asked for stays
 const NEAR_BOTTOM_PX = 48;
+const TAKEN_MAX = 1000; // events that wait for a frame; more of them get their place at once
+const CALM_MAX = 50; // events for one frame that are few enough to be animated
 
 export class Terminal {
   constructor() {
@@ -21,8 +28,12 @@ export class Terminal {
     this.seen = { scrollHeight: 0, clientHeight: 0 };
     this.waiting = 0;
     this.wasTrimmed = false;
-    /** What waits for the next frame: a burst of events costs one layout. @type {import("./blocks.js").Told[]} */
-    this.pending = [];
+    this.isDue = false; // with the next frame
+    /** What came since the last frame: a burst of events costs one layout. @type {Coming[]} */
+    this.taken = [];
+    /** The newest of what came while a reader had all that a page can hold. @type {Coming[]} */
+    this.beyond = [];
+    this.isBeyondWhole = true;
     this.scroller.addEventListener("scroll", () => this.onScroll(), { passive: true });
     this.pill.addEventListener("click", () => this.toBottom());
     // A soft keyboard, a rotated phone, a growing prompt, rows that turn out higher than guessed: the bottom
@@ -37,10 +48,6 @@ export class Terminal {
     this.list.addEventListener("hive:rows", listener);
   }
 
-  told() {
-    this.list.dispatchEvent(new CustomEvent("hive:rows"));
-  }
-
   /** Whose scroll it was: when the window or the rows changed their height, the page moved, not the reader. */
   onScroll() {
     const { scrollHeight, scrollTop, clientHeight } = this.scroller;
@@ -49,6 +56,7 @@ export class Terminal {
     this.seen = { scrollHeight, clientHeight };
     if (atBottom) {
       this.sticky = true;
+      this.catchUp();
       this.countNew(0);
     } else if (this.sticky && moved) this.toBottom();
     else this.sticky = false;
@@ -56,6 +64,7 @@ export class Terminal {
 
   toBottom() {
     this.sticky = true;
+    this.catchUp();
     this.scroller.scrollTop = this.scroller.scrollHeight;
     this.seen = { scrollHeight: this.scroller.scrollHeight, clientHeight: this.scroller.clientHeight };
     this.countNew(0);
@@ -68,36 +77,89 @@ export class Terminal {
     show(this.pill, amount > 0);
   }
 
-  /**
-   * Adds rows at the end. `seq` 0 is for rows of this page alone, such as `/help`.
-   * @param {HTMLElement[]} rows @param {number} [seq]
-   */
-  add(rows, seq = 0) {
-    if (rows.length === 0) return;
-    for (const each of rows) each.classList.add("arriving");
-    if (this.pending.length === 0) nextFrame(() => this.flush());
-    this.pending.push({ seq, rows });
+  /** Adds rows of this page alone at the end, such as `/help`. @param {HTMLElement[]} rows */
+  add(rows) {
+    this.take(0, () => rows);
   }
 
-  flush() {
-    const told = this.pending.slice(-ROWS_MAX);
-    this.pending = [];
-    if (told.length === 0) return;
-    this.blocks.append(told);
+  /** Takes an event; `make` builds its rows when their turn comes. @param {number} seq @param {() => HTMLElement[]} make */
+  take(seq, make) {
+    const isCalm = this.taken.length < CALM_MAX;
+    this.taken.push({ seq, make: isCalm ? () => arriving(make()) : make });
+    if (this.taken.length >= TAKEN_MAX) this.place();
+    this.paintSoon();
+  }
+
+  paintSoon() {
+    if (this.isDue) return;
+    this.isDue = true;
+    nextFrame(() => this.paint());
+  }
+
+  /** What was taken gets its place, and too many of the oldest go, before any row is built. */
+  place() {
+    const { taken } = this;
+    this.taken = [];
+    if (!this.sticky) this.countNew(this.waiting + taken.length);
+    const isFull = !this.sticky && this.blocks.count + taken.length > ROWS_READ_MAX;
+    if (isFull || this.beyond.length > 0) this.keepBeyond(taken);
+    else this.blocks.put(taken);
     this.trim();
-    const amount = told.reduce((sum, { rows }) => sum + rows.length, 0);
+  }
+
+  /** Nothing is taken from under a reader: of what has no place, the newest waits until they come down.
+   * @param {Coming[]} taken */
+  keepBeyond(taken) {
+    this.beyond.push(...taken);
+    const many = this.beyond.length - ROWS_MAX;
+    if (many <= 0) return;
+    this.beyond.splice(0, many);
+    this.isBeyondWhole = false;
+  }
+
+  /** The reader came down. If something is missing between what they read and what waits, what they read goes. */
+  catchUp() {
+    if (this.beyond.length === 0) return;
+    const { beyond } = this;
+    this.beyond = [];
+    if (!this.isBeyondWhole) {
+      this.blocks.replace([]);
+      this.wasTrimmed = true;
+    }
+    this.isBeyondWhole = true;
+    this.blocks.put(beyond);
+    this.trim();
+    this.paintSoon();
+  }
+
+  /** One frame's share of what is to be built. */
+  paint() {
+    this.isDue = false;
+    const near = this.nearReader(); // looked at before anything changes: no layout is forced
+    this.place();
+    const rest = [...this.blocks.unbuilt.keys()];
+    const more = this.blocks.build(this.sticky ? rest.reverse() : [...near, ...rest], slice());
     if (this.sticky) this.toBottom();
-    else this.countNew(this.waiting + amount);
+    else if (more !== 0) this.countNew(Math.max(0, this.waiting + more));
+    if (this.blocks.unbuilt.size > 0) this.paintSoon();
     this.told();
+  }
+
+  /** Blocks to be built from where the reader is on; none for who follows. */
+  nearReader() {
+    if (this.sticky || this.blocks.unbuilt.size === 0) return [];
+    const { top } = this.scroller.getBoundingClientRect();
+    const blocks = [...this.blocks.unbuilt.keys()];
+    const first = blocks.findIndex((block) => block.getBoundingClientRect().bottom > top);
+    return first < 0 ? [] : blocks.slice(first);
   }
 
   /**
    * Shows a past all at once and without animation, instead of what was there.
-   * @param {import("./blocks.js").Told[]} past
+   * @param {Told[]} past
    */
   replace(past) {
-    this.pending = [];
-    this.wasTrimmed = false;
+    this.forget();
     this.blocks.replace(past);
     this.sticky = true;
     this.trim();
@@ -105,10 +167,9 @@ export class Terminal {
     this.told();
   }
 
-  /** Puts an older past above, keeping what is being read in its place.
-   * @param {import("./blocks.js").Told[]} past */
+  /** Puts an older past above, keeping what is being read in its place. @param {Told[]} past */
   prepend(past) {
-    this.flush();
+    this.place();
     const { scrollHeight, scrollTop } = this.scroller;
     this.blocks.prepend(past);
     this.scroller.scrollTop = scrollTop + this.scroller.scrollHeight - scrollHeight;
@@ -116,17 +177,29 @@ export class Terminal {
   }
 
   clear() {
-    this.pending = [];
-    this.wasTrimmed = false;
+    this.forget();
     this.blocks.replace([]);
     this.toBottom();
     this.told();
   }
 
-  /** Oldest out when there are too many. */
+  forget() {
+    this.taken = [];
+    this.beyond = [];
+    this.isBeyondWhole = true;
+    this.wasTrimmed = false;
+  }
+
+  /** Oldest out when there are too many, unless somebody reads them. */
   trim() {
-    const dropped = this.blocks.dropOldest(this.sticky ? ROWS_MAX : ROWS_READ_MAX);
-    this.wasTrimmed = this.wasTrimmed || dropped;
+    if (this.sticky && this.blocks.dropOldest(ROWS_MAX)) this.wasTrimmed = true;
+  }
+
+  told() {
+    const isBusy = this.blocks.unbuilt.size > 0;
+    if (isBusy) this.list.setAttribute("aria-busy", "true");
+    else this.list.removeAttribute("aria-busy");
+    this.list.dispatchEvent(new CustomEvent("hive:rows"));
   }
 
   /** After rows went because they were too many: the oldest event that is left. Else 0. */
@@ -147,10 +220,10 @@ export class Terminal {
   }
 }
 
-/** No frames are drawn in the background. @param {() => void} work */
-function nextFrame(work) {
-  if (document.hidden) setTimeout(work, 250);
-  else requestAnimationFrame(work);
+/** @param {HTMLElement[]} rows */
+function arriving(rows) {
+  for (const each of rows) each.classList.add("arriving");
+  return rows;
 }
 
 /** A row that only this page knows of. @param {string} mark @param {string} text @param {"local"|"fail"} [kind] */

@@ -1,4 +1,7 @@
-/** Live events as terminal rows. Noise is dropped; an event of an unknown shape is shown folded, never lost. */
+/**
+ * Live events as terminal rows. Noise is dropped; an event of an unknown shape is shown folded, never lost.
+ * Events are seen in their order, so that a result knows its call; the rows may be built later, in any order.
+ */
 
 import { prose } from "./prose.js";
 import { h } from "./dom.js";
@@ -10,6 +13,8 @@ import { asJson, fold, foldable, happened, isShort, row, standsFor, words } from
 import { asText, clock, count, duration, headline, money } from "./text.js";
 
 /** @typedef {import("./types.js").LiveEvent} LiveEvent */
+/** Of an event: when it was, and the calls whose results it brings. @typedef {{atMs: number, calls: Map<string, Call>}} Around */
+/** @typedef {import("./results.js").Call} Call */
 
 const NOISE = new Set([
   "result",
@@ -19,6 +24,10 @@ const NOISE = new Set([
   "control_request",
   "keep_alive",
 ]);
+const SYSTEM_TOLD = new Set(["compact_boundary", "status", "api_retry"]);
+const CALLS = new Set(["tool_use", "server_tool_use", "mcp_tool_use"]);
+const RESULTS = new Set(["tool_result", "mcp_tool_result"]);
+const KINDS = new Set(["turn_start", "turn_end", "note", "stream"]);
 const CALLS_REMEMBERED = 2000;
 const TURN_FLAT_LINES = 12;
 const THOUGHT_FLAT_CHARACTERS = 1500;
@@ -29,87 +38,103 @@ export class Transcript {
     this.calls = new Map();
     /** The call that the newest row tells of, if it tells of one. */
     this.lastCall = "";
-    this.atMs = 0;
   }
 
   /** The rows of one event; none for noise. @param {LiveEvent} event @returns {HTMLElement[]} */
   rows(event) {
-    this.atMs = event.at_ms;
-    const rows = this.told(event);
-    for (const each of rows) happened(each, event.at_ms);
-    return rows;
+    return this.see(event)?.() ?? [];
   }
 
-  /** @param {LiveEvent} event */
-  told(event) {
+  /** Takes note of an event, and gives what builds its rows, now or later; null for noise.
+   * @param {LiveEvent} event @returns {(() => HTMLElement[])|null} */
+  see(event) {
     const data = event.data ?? {};
-    switch (event.kind) {
-      case "turn_start":
-        return [turnStart(data, event.at_ms)];
-      case "turn_end":
-        return [turnEnd(data)];
-      case "note":
-        return [row("note", "·", words(asText(data.text)))];
-      case "stream":
-        return this.stream(data);
-      default:
-        return [];
+    if (isNoise(event.kind, data)) return null;
+    const around = { atMs: event.at_ms, calls: this.note(blocksOf(data), event.at_ms) };
+    return () => {
+      const rows = told(event.kind, data, around);
+      for (const each of rows) happened(each, event.at_ms);
+      return rows;
+    };
+  }
+
+  /** Remembers the calls, and finds those of the results. @param {any[]} blocks @param {number} atMs */
+  note(blocks, atMs) {
+    /** @type {Map<string, Call>} */
+    const calls = new Map();
+    for (const block of blocks) {
+      if (CALLS.has(block?.type)) this.remember(asText(block.id), asText(block.name), atMs);
+      if (!RESULTS.has(block?.type)) continue;
+      const id = asText(block.tool_use_id);
+      const call = this.calls.get(id);
+      if (call) calls.set(id, { ...call, isLast: id === this.lastCall });
     }
+    return calls;
   }
 
-  /** @param {Record<string, any>} line */
-  stream(line) {
-    if (line.type === "assistant" || line.type === "user") return this.contents(line);
-    if (line.type === "system") return system(line);
-    if (NOISE.has(line.type)) return [];
-    return [row("note", "·", fold([words(asText(line.type) || "unknown event")], asJson(line)))];
-  }
-
-  /** What a helper inside the agent does is set in. @param {Record<string, any>} line */
-  contents(line) {
-    const content = line.message?.content;
-    const blocks = typeof content === "string" ? [{ type: "text", text: content }] : content;
-    if (!Array.isArray(blocks)) return [];
-    const rows = blocks.flatMap((block) => this.block(block ?? {}, line.type));
-    if (line.parent_tool_use_id) for (const each of rows) each.classList.add("row-sub");
-    return rows;
-  }
-
-  /** @param {Record<string, any>} block @param {string} speaker @returns {HTMLElement[]} */
-  block(block, speaker) {
-    switch (block.type) {
-      case "text":
-        return speaker === "assistant" ? text(asText(block.text)) : aside(asText(block.text));
-      case "thinking":
-        return thinking(asText(block.thinking));
-      case "redacted_thinking":
-        return thinking("");
-      case "tool_use":
-      case "server_tool_use":
-      case "mcp_tool_use":
-        this.remember(asText(block.id), asText(block.name));
-        return [row("tool", "→", ...renderTool(block.name, block.input))];
-      case "tool_result":
-      case "mcp_tool_result":
-        return this.result(block);
-      default:
-        return [row("note", "·", fold([words(asText(block.type) || "content")], asJson(block)))];
-    }
-  }
-
-  /** @param {string} id @param {string} name */
-  remember(id, name) {
+  /** @param {string} id @param {string} name @param {number} atMs */
+  remember(id, name, atMs) {
     if (this.calls.size >= CALLS_REMEMBERED) this.calls.delete(this.calls.keys().next().value ?? "");
-    this.calls.set(id, { name, atMs: this.atMs });
+    this.calls.set(id, { name, atMs });
     this.lastCall = id;
   }
+}
 
-  /** @param {Record<string, any>} block */
-  result(block) {
-    const id = asText(block.tool_use_id);
-    const call = this.calls.get(id);
-    const isLast = id === this.lastCall;
-    return resultRows(block, call ? { ...call, isLast } : null, this.atMs);
+/** @param {string} kind @param {Record<string, any>} data */
+function isNoise(kind, data) {
+  if (!KINDS.has(kind)) return true;
+  if (kind !== "stream") return false;
+  return NOISE.has(data.type) || (data.type === "system" && !SYSTEM_TOLD.has(data.subtype));
+}
+
+/** What a line of the conversation holds. @param {Record<string, any>} line @returns {any[]} */
+function blocksOf(line) {
+  const content = line.message?.content;
+  if (typeof content === "string") return [{ type: "text", text: content }];
+  return Array.isArray(content) ? content : [];
+}
+
+/** @param {string} kind @param {Record<string, any>} data @param {Around} around */
+function told(kind, data, around) {
+  switch (kind) {
+    case "turn_start":
+      return [turnStart(data, around.atMs)];
+    case "turn_end":
+      return [turnEnd(data)];
+    case "note":
+      return [row("note", "·", words(asText(data.text)))];
+    default:
+      return stream(data, around);
+  }
+}
+
+/** @param {Record<string, any>} line @param {Around} around */
+function stream(line, around) {
+  if (line.type === "assistant" || line.type === "user") return contents(line, around);
+  if (line.type === "system") return system(line);
+  return [row("note", "·", fold([words(asText(line.type) || "unknown event")], asJson(line)))];
+}
+
+/** What a helper inside the agent does is set in. @param {Record<string, any>} line @param {Around} around */
+function contents(line, around) {
+  const rows = blocksOf(line).flatMap((each) => block(each ?? {}, line.type, around));
+  if (line.parent_tool_use_id) for (const each of rows) each.classList.add("row-sub");
+  return rows;
+}
+
+/** @param {Record<string, any>} block @param {string} speaker @param {Around} around @returns {HTMLElement[]} */
+function block(block, speaker, around) {
+  if (CALLS.has(block.type)) return [row("tool", "→", ...renderTool(block.name, block.input))];
+  if (RESULTS.has(block.type)) return resultRows(block, around.calls.get(asText(block.tool_use_id)) ?? null, around.atMs);
+  switch (block.type) {
+    case "text":
+      return speaker === "assistant" ? text(asText(block.text)) : aside(asText(block.text));
+    case "thinking":
+      return thinking(asText(block.thinking));
+    case "redacted_thinking":
+      return thinking("");
+    default:
+      return [row("note", "·", fold([words(asText(block.type) || "content")], asJson(block)))];
   }
 }
 

@@ -81,6 +81,14 @@ WATCH = """() => {
 }"""
 
 
+# The newest is there, and so is all that came before it. Cheap, as it is asked while frames are counted.
+ALL_SHOWN = """() => {
+  const list = document.querySelector('#rows');
+  const last = list.lastElementChild?.lastElementChild;
+  return last?.textContent.includes('the last of all') && !list.hasAttribute('aria-busy');
+}"""
+
+
 def events() -> list[tuple[str, dict[str, Any]]]:
     """One turn: its start, its stream, its end."""
     start = {"from": "hm1nd", "body": "Write the release notes.\nAsk carol for the changes.", "unread": 1}
@@ -142,7 +150,7 @@ def flood(page: Page, hive: MockHive, amount: int) -> dict[str, float]:
         if first % (BATCH_EVENTS * 8) == 0:
             page.evaluate("() => new Promise(requestAnimationFrame)")
     hive.live("hm1nd", "note", {"text": "the last of all"})
-    page.get_by_text("the last of all").wait_for(timeout=600_000)
+    page.wait_for_function(ALL_SHOWN, timeout=600_000)
     seconds = time.perf_counter() - began
     watched = page.evaluate("() => watched")
     after = memory(page, session)
