@@ -21,12 +21,12 @@ from hive_core.web import relay
 from hive_core.web.dashboard import keeper
 from hive_core.web.forms import AgentSendForm, LoginCodeForm, ModelForm, form
 from hive_core.web.operator import CurrentSession, Operator, operator_of
-from hive_core.web.refusals import done, json_bytes, json_response
+from hive_core.web.refusals import done, encoded, json_bytes, json_response
 from hive_core.web.sessions import Sessions
 from hive_core.web.sse import EventStream, Streams, frame
 from hive_shared.errors import Unavailable, UnknownAgent
 from hive_shared.paths import HostPaths
-from hive_shared.wire import AgentView, Send
+from hive_shared.wire import AgentView, PermissionView, Send
 
 HISTORY_MAX_EVENTS = 2000
 PLAIN_CHANGES = ("api/cancel", "api/compact", "api/new-session", "login/start", "login/cancel")
@@ -74,6 +74,10 @@ def _add_reading(router: APIRouter, pages: Pages, sessions: Sessions, streams: S
     async def agent(name: str, who: Operator) -> Response:
         return json_response(pages.actions.agent(who, name))
 
+    @router.get("/api/permissions")
+    async def permissions(name: str, who: Operator) -> Response:
+        return json_response({"requests": await pages.actions.open_permissions(who, name)})
+
     @router.get("/api/state")
     async def state(name: str, who: Operator) -> Response:
         return await pages.read(who, name, "/api/state")
@@ -90,7 +94,8 @@ def _add_reading(router: APIRouter, pages: Pages, sessions: Sessions, streams: S
 
     @router.get("/events/stream")
     async def stream(name: str, request: Request, session: CurrentSession) -> Response:
-        socket = pages.socket(operator_of(request), name)
+        who = operator_of(request)
+        socket = pages.socket(who, name)
         place = streams.take(session.id, relayed=True)
         try:
             last = request.headers.get("last-event-id")
@@ -99,7 +104,9 @@ def _add_reading(router: APIRouter, pages: Pages, sessions: Sessions, streams: S
         except BaseException:
             place.leave()
             raise
-        return EventStream(_frames(harness, pages.actions, name), place, keeper(sessions, session))
+        return EventStream(
+            _frames(harness, _News(pages.actions, who, name)), place, keeper(sessions, session)
+        )
 
 
 def _add_changes(router: APIRouter, pages: Pages) -> None:
@@ -138,21 +145,23 @@ def _named(name: str) -> Iterator[None]:
         ) from None
 
 
-async def _frames(harness: relay.HarnessStream, actions: Actions, name: str) -> AsyncGenerator[bytes, None]:
-    """What the harness tells, and between that what core says of the agent: also of one that is silent."""
-    views = _Views(actions, name)
+async def _frames(harness: relay.HarnessStream, news: "_News") -> AsyncGenerator[bytes, None]:
+    """What the harness tells, and between that what core says of the agent: also of one that is silent.
+
+    The two cannot be mistaken for each other: no event of a harness gets through under a name of core's.
+    """
     async with contextlib.aclosing(harness.events()) as events:
         told: asyncio.Future[relay.HarnessEvent] | None = None
-        changed: asyncio.Future[AgentView] | None = None
+        changed: asyncio.Future[bytes] | None = None
         try:
             while True:
                 told = told or asyncio.ensure_future(anext(events))
-                changed = changed or asyncio.ensure_future(views.next())
+                changed = changed or asyncio.ensure_future(news.next())
                 either: set[asyncio.Future[Any]] = {told, changed}
                 await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
                 if changed.done():
-                    view, changed = changed.result(), None
-                    yield frame("agent", view.model_dump_json())
+                    of_core, changed = changed.result(), None
+                    yield of_core
                 if told.done():
                     try:
                         event, told = told.result(), None
@@ -160,7 +169,7 @@ async def _frames(harness: relay.HarnessStream, actions: Actions, name: str) -> 
                         return
                     yield frame(event.kind, event.data, event.sequence)
         finally:
-            views.close()
+            news.close()
             await _end(told, changed)
 
 
@@ -171,24 +180,46 @@ async def _end(*waiting: "asyncio.Future[Any] | None") -> None:
     await asyncio.gather(*left, return_exceptions=True)
 
 
-class _Views:
-    """The newest view of one agent, as it is now and each time that it changes."""
+class _News:
+    """What core says of one agent, as it is now and each time that it changes: its view, and what waits.
 
-    def __init__(self, actions: Actions, name: str) -> None:
+    Permission requests are core's own. A harness can put none on the page, and take none from it.
+    """
+
+    def __init__(self, actions: Actions, who: Principal, name: str) -> None:
+        self._actions = actions
+        self._who = who
         self._name = name
-        self._newest: AgentView | None = actions.roster.view(name)
+        self._view: AgentView | None = actions.roster.view(name)
+        self._asked = True
         self._news = asyncio.Event()
-        self._news.set()
-        self.close = actions.roster.subscribe(self._told)
+        self._leave = (
+            actions.roster.subscribe(self._viewed),
+            actions.permission_requests.subscribe(self._permission),
+        )
 
-    async def next(self) -> AgentView:
-        """The next one that was not given out; those in between are left out."""
-        while self._newest is None or not self._news.is_set():
+    def close(self) -> None:
+        for leave in self._leave:
+            leave()
+
+    async def next(self) -> bytes:
+        """The newest of what was not given out, as an event; what was in between is left out."""
+        while self._view is None and not self._asked:
+            self._news.clear()
             await self._news.wait()
-        self._news.clear()
-        return self._newest
+        if self._view is not None:
+            view, self._view = self._view, None
+            return frame("agent", view.model_dump_json())
+        self._asked = False
+        requests = await self._actions.open_permissions(self._who, self._name)
+        return frame("permissions", encoded({"requests": requests}).decode())
 
-    def _told(self, name: str, view: AgentView | None) -> None:
+    def _viewed(self, name: str, view: AgentView | None) -> None:
         if name == self._name and view is not None:
-            self._newest = view
+            self._view = view
+            self._news.set()
+
+    def _permission(self, request: PermissionView) -> None:
+        if request.agent == self._name:
+            self._asked = True
             self._news.set()

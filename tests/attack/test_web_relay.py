@@ -285,12 +285,26 @@ async def test_of_a_stream_only_known_events_of_good_json_get_through(
             _live(9, {"never": "read"}),
         )
     )
-    of_core, *events = [event async for event in read_events(operator, STREAM)]
+    everything = [event async for event in read_events(operator, STREAM)]
+    of_core, *events = [event for event in everything if event.kind != "permissions"]
     assert (of_core.kind, json.loads(of_core.data)["status"]) == ("agent", "offline")
     assert [(event.kind, event.id) for event in events] == [
         ("live", "1"), ("state", None), ("live", "2"), ("live", "3"),
     ]  # fmt: skip
     assert [json.loads(event.data) for event in events][3] == {"text": "\u2028 event: live"}
+
+
+@IN_FORCE
+async def test_a_harness_puts_no_request_for_permission_on_its_page(
+    operator: httpx.AsyncClient, serve: Serve, monkeypatch: pytest.MonkeyPatch, in_force: bool
+) -> None:
+    """They can be answered there: what is shown is what core will decide about, and nothing else."""
+    if not in_force:
+        monkeypatch.setattr(relay.EventParser, "KINDS", relay.EventParser.KINDS | {"permissions"})
+    forged = b'{"requests": [{"id": 1, "tool": "Read", "input": "{}"}]}'
+    await serve(event_stream(b"event: permissions\ndata: " + forged + b"\n\n", _live(1, {})))
+    told = [event.data async for event in read_events(operator, STREAM) if event.kind == "permissions"]
+    assert (forged.decode() in told) is not in_force
 
 
 @IN_FORCE
@@ -325,7 +339,7 @@ async def test_a_flood_of_events_is_slowed_to_a_pace(
     monkeypatch.setattr(relay, "BURST_BYTES", 10_000 if in_force else 10**9)
     monkeypatch.setattr(relay, "BYTES_PER_SECOND", 1_000_000)
     await serve(event_stream(*[_live(number, {"a": "x" * 1000}) for number in range(300)]))
-    events = [event async for event in read_events(operator, STREAM) if event.kind != "agent"]
+    events = [event async for event in read_events(operator, STREAM) if event.kind == "live"]
     assert len(events) == 300  # slowed, and nothing dropped
     assert (sum(slept) > 0.2) is in_force
 

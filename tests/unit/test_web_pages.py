@@ -13,9 +13,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from hive_core.principals import Principal
 from hive_core.web.static import Assets, assets_directory
 from hive_shared import sockets
-from hive_shared.wire import AgentState
+from hive_shared.wire import AgentState, AskPermission
 from tests.support.web_hive import WebHive, read_events, running_web, write_assets
 
 
@@ -217,7 +218,8 @@ async def test_a_refusal_of_the_harness_reaches_the_operator(hive: WebHive, harn
 
 async def test_the_live_stream_is_relayed_and_resumes(hive: WebHive, harness: GoodHarness) -> None:
     operator = await hive.operator()
-    events = read_events(operator, "/agents/alice/events/stream", "7")
+    everything = read_events(operator, "/agents/alice/events/stream", "7")
+    events = (event async for event in everything if event.kind != "permissions")
     async with asyncio.timeout(60):
         by_core, state, first = await anext(events), await anext(events), await anext(events)
         hive.actions.roster.set_state("alice", AgentState.CRASHED, note="killed")
@@ -235,6 +237,34 @@ async def test_the_live_stream_is_relayed_and_resumes(hive: WebHive, harness: Go
     assert (first.kind, first.id) == ("live", "8")
     assert json.loads(first.data)["text"] == "\ud83d"  # half a character, as cut texts have it
     assert [(event.id, len(event.data) > 600_000) for event in rest] == [("9", True)]
+
+
+async def test_what_waits_for_a_permission_is_told_on_its_agents_page(
+    hive: WebHive, harness: GoodHarness
+) -> None:
+    await hive.agent("bob")
+    operator = await hive.operator()
+    permissions = hive.actions.permission_requests
+
+    def asking(number: int) -> AskPermission:
+        key = {"key": f"{number:064x}", "session": "a" * 32, "message_id": number}
+        return AskPermission(**key, tool="Bash", input='{"command": "make"}', cwd="/state")
+
+    first = await permissions.ask(Principal.agent("alice"), asking(1))
+    await permissions.ask(Principal.agent("bob"), asking(2))
+    given = (await operator.get("/agents/alice/api/permissions")).json()
+    assert [view["id"] for view in given["requests"]] == [first.id]
+    everything = read_events(operator, "/agents/alice/events/stream")
+    told = (json.loads(event.data)["requests"] async for event in everything if event.kind == "permissions")
+    async with asyncio.timeout(60):
+        assert await anext(told) == given["requests"]
+        second = await permissions.ask(Principal.agent("alice"), asking(3))
+        assert [view["id"] for view in await anext(told)] == [first.id, second.id]
+        reply = await operator.post(f"/answer-permission/{first.id}", data={"scope": "once"})
+        assert reply.status_code == 200
+        assert [view["id"] for view in await anext(told)] == [second.id]
+        harness.events.set()
+        assert [requests async for requests in told] == []
 
 
 async def test_a_tombstone_has_no_page(hive: WebHive, harness: GoodHarness) -> None:
