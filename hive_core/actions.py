@@ -380,10 +380,12 @@ class Actions:
         asked = self._requests.apply_commit(who, request)
         return await self._refusals_recorded(who, Operation.REQUEST_APPLY_COMMIT, request.agent, asked)
 
-    async def approve(self, who: Principal, approval_id: int, commit: str | None = None) -> wire.ApprovalView:
+    async def approve(
+        self, who: Principal, approval_id: int, commit: str | None = None, note: str = ""
+    ) -> wire.ApprovalView:
         """The operator's yes. Returns at once; `wait_resolved` waits for what follows."""
         authorize(who, Operation.APPROVE)
-        approved = self._requests.approve(who, approval_id, commit)
+        approved = self._requests.approve(who, approval_id, commit, note)
         return await self._refusals_recorded(who, Operation.APPROVE, f"approval {approval_id}", approved)
 
     async def deny(

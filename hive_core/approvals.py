@@ -31,6 +31,10 @@ IN_WORK: Final = (ApprovalStatus.APPROVED, ApprovalStatus.BUILDING)
 FINISHED: Final = (ApprovalStatus.DEPLOYED, ApprovalStatus.FAILED, ApprovalStatus.DENIED)
 _UNFINISHED: Final = (ApprovalStatus.PENDING, *IN_WORK)
 
+# In the column of outcomes, on both sides of what the operator said with a yes; what became of that follows.
+# No text has it, so what a build or an agent printed never passes for the operator's.
+_SAID: Final = "\x1e"
+
 Subscriber = Callable[[ApprovalView], None]
 
 
@@ -151,11 +155,13 @@ class Approvals:
         principal: Principal,
         commit: str | None = None,
         bases: DiffBases | None = None,
+        note: str = "",
     ) -> ApprovalView:
         """The operator's yes: `pending → approved`. Raises `Conflict` in any other state.
 
         What is for a commit needs that very one as `commit`: the operator has seen it (SECURITY 7).
-        `bases` are what it was compared with now rather than when it was asked for.
+        `bases` are what it was compared with now rather than when it was asked for. `note` stays beside
+        whatever becomes of it.
         """
         values = self._decided(ApprovalStatus.APPROVED, "", principal) | _based_on(bases)
 
@@ -168,7 +174,9 @@ class Approvals:
                 )
             _check_commit(view, commit)
 
-        return await self._move(number, (ApprovalStatus.PENDING,), values, principal, "approve", check=check)
+        return await self._move(
+            number, (ApprovalStatus.PENDING,), values, principal, "approve", note, check=check, said=note
+        )
 
     async def deny(
         self, number: int, principal: Principal, note: str = "", commit: str | None = None
@@ -238,8 +246,12 @@ class Approvals:
         *,
         told: str = "",
         check: Callable[[ApprovalView], None] | None = None,
+        said: str = "",
     ) -> ApprovalView:
-        """Change the state if the present one is `allowed`; `NotFound`, `Conflict`, or as `check` raises."""
+        """Change the state if the present one is `allowed`; `NotFound`, `Conflict`, or as `check` raises.
+
+        What the operator `said` with the yes is kept, now or from before.
+        """
 
         def work(connection: Connection, post: Post) -> ApprovalView:
             before = _read(connection, number)
@@ -251,7 +263,11 @@ class Approvals:
                 )
             if check is not None:
                 check(before)
-            connection.execute(update(table).where(table.c.id == number).values(values))
+            changed = values
+            if "outcome_note" in values:
+                kept = _with_what_was_said(said or before.operator_note, values["outcome_note"])
+                changed = values | {"outcome_note": kept}
+            connection.execute(update(table).where(table.c.id == number).values(changed))
             self._audit.insert(connection, principal, action, f"approval {number}", "ok", detail)
             after = _read(connection, number)
             if after.status in FINISHED and self._broker.reaches(MANAGER):
@@ -305,11 +321,25 @@ def _events(view: ApprovalView, note: str) -> list[HelperEvent]:
         commit=view.commit,
         status=view.status,
         note=note or None,
+        operator_note=view.operator_note or None,
     )
     if view.kind is not ApprovalKind.SPAWN or view.status is ApprovalStatus.DENIED or not view.resolved_by:
         return [resolved]
     ok = view.status is ApprovalStatus.DEPLOYED
     return [resolved, Spawned(agent=view.agent, ok=ok, note=view.outcome or None)]
+
+
+def _with_what_was_said(said: str, outcome: str) -> str:
+    """Both as one column has them."""
+    said, outcome = (text.replace(_SAID, "") for text in (said, outcome))
+    return f"{_SAID}{said}{_SAID}{outcome}" if said else outcome
+
+
+def _said_and_outcome(column: str) -> tuple[str, str]:
+    if not column.startswith(_SAID):
+        return "", column
+    said, _, outcome = column.removeprefix(_SAID).partition(_SAID)
+    return said, outcome
 
 
 def _same_request(
@@ -345,6 +375,7 @@ def _read(connection: Connection, number: int) -> ApprovalView:
 
 
 def _view(row: Row[*tuple[Any, ...]]) -> ApprovalView:
+    said, outcome = _said_and_outcome(row.outcome_note)
     return ApprovalView(
         id=row.id,
         kind=row.kind,
@@ -356,7 +387,8 @@ def _view(row: Row[*tuple[Any, ...]]) -> ApprovalView:
         resolved_at_ms=row.resolved_at_ms,
         commit=row.commit_sha,
         note=row.note,
-        outcome=row.outcome_note,
+        operator_note=said,
+        outcome=outcome,
         step=row.step,
         revives=row.revives,
         rollback=row.rollback,

@@ -425,6 +425,7 @@ def _diff_lines(found: cli_approvals.Compared, sheet: Sheet, *, stat: bool) -> l
 def approve(
     hive: Hive,
     approval_id: WaitingId,
+    note: Note = "",
     commit: Commit = None,
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="Do not ask. A commit has to be named with --commit.")
@@ -433,11 +434,12 @@ def approve(
 ) -> None:
     """Say yes to an approval, and watch it being carried out. Exits with 1 if that fails.
 
+    The manager gets the note with what becomes of it.
     On a terminal it shows what it is about and asks.
     Elsewhere a commit has to be named.
     With Ctrl-C only the watching ends.
     """
-    request = cli_approvals.decide(hive, approval_id, commit, yes=yes)
+    request = cli_approvals.decide(hive, approval_id, commit, yes=yes, note=note)
     cli_approvals.follow_through(
         hive, request, lambda client: cli_approvals.look_up(client, approval_id), wait=wait
     )

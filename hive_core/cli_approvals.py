@@ -87,11 +87,12 @@ def pinned(approval: wire.ApprovalView) -> str:
 # --- the decision -----------------------------------------------------------
 
 
-def decide(hive: Hive, approval_id: int, commit: str | None, *, yes: bool) -> wire.Approve:
+def decide(hive: Hive, approval_id: int, commit: str | None, *, yes: bool, note: str = "") -> wire.Approve:
     """The operator's yes, carrying the sha that was seen; raises unless it was given.
 
     `UsageProblem` where the commit has to be named and is not, `Failed` for everything that is not a yes.
     """
+    request = wire.Approve(approval_id=approval_id, note=note)
     approval = hive.talk(lambda client: look_up(client, approval_id))
     _check_waits(approval)
     if commit is not None:
@@ -103,7 +104,7 @@ def decide(hive: Hive, approval_id: int, commit: str | None, *, yes: bool) -> wi
         commit = approval.commit
     elif commit is None and approval.commit is not None:
         raise UsageProblem(_name_it(approval))
-    return wire.Approve(approval_id=approval_id, commit=commit)
+    return request.model_copy(update={"commit": commit})
 
 
 def on_terminal() -> bool:

@@ -65,7 +65,13 @@ def header(approval: wire.ApprovalView, sheet: Sheet, compared: wire.DiffSummary
     fields = [*_fields(approval), *([("compared", _comparison(compared))] if compared is not None else [])]
     for name, value in fields:
         lines += sheet.rows(f"  {name:<9} {clean_line(value)}", hang=" " * 12)
-    for name, text in (("message", approval.message), ("note", approval.note), ("outcome", approval.outcome)):
+    texts = {
+        "message": approval.message,
+        "note": approval.note,
+        "operator's note": approval.operator_note,
+        "outcome": approval.outcome,
+    }
+    for name, text in texts.items():
         if text.strip():
             lines += [sheet.paint(f"  {name}", _MAGENTA), *sheet.block(text)]
     return lines + _flags(approval, sheet)

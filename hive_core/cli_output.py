@@ -301,7 +301,9 @@ def _status(approval: wire.ApprovalView) -> str:
 
 def _outcome(approval: wire.ApprovalView) -> str:
     by = f"by {approval.resolved_by}" if approval.resolved_by else ""
-    return ": ".join(part for part in (by, subject(approval.outcome)) if part)
+    return ": ".join(
+        part for part in (by, subject(approval.operator_note), subject(approval.outcome)) if part
+    )
 
 
 def approval_asked(result: wire.ApprovalAsked) -> None:

@@ -303,7 +303,7 @@ def _tags_of(approval: ApprovalView) -> list[tuple[str, str]]:
     """Names and notes of the tags that belong to its state."""
     tags = [("proposal", "")]
     if _was_approved(approval):
-        tags.append(("approved", ""))
+        tags.append(("approved", approval.operator_note))
     if approval.status in FINISHED:
         note = "" if approval.status is ApprovalStatus.DEPLOYED else approval.outcome
         tags.append((approval.status.value, note))

@@ -103,7 +103,9 @@ class Requests:
 
     # --- deciding -------------------------------------------------------------
 
-    async def approve(self, who: Principal, approval_id: int, commit: str | None) -> ApprovalView:
+    async def approve(
+        self, who: Principal, approval_id: int, commit: str | None, note: str = ""
+    ) -> ApprovalView:
         """The yes, after which the work begins; or the approval as failed, if its world has gone."""
         approval = await self._approvals.get(approval_id)
         if approval.status is ApprovalStatus.PENDING:
@@ -115,7 +117,7 @@ class Requests:
                 self._require_live(approval.agent)
             approval = await self._proposals.fresh(approval)
         # The deployer begins with what follows as this is committed.
-        return await self._approvals.approve(approval_id, who, commit, approval.bases)
+        return await self._approvals.approve(approval_id, who, commit, approval.bases, note)
 
     async def deny(self, who: Principal, approval_id: int, note: str, commit: str | None) -> ApprovalView:
         denied = await self._approvals.deny(approval_id, who, note, commit)

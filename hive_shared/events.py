@@ -69,6 +69,7 @@ class ApprovalResolved(HelperEvent):
     commit: str | None = None
     status: ApprovalStatus
     note: str | None = None  # the operator's reason, or why it failed with the last lines of the build log
+    operator_note: str | None = None  # what the operator said when approving
 
 
 class Spawned(HelperEvent):

@@ -376,8 +376,9 @@ class RiskFlag(Model):
 class ApprovalView(Model):
     """One approval, pending or resolved.
 
-    `note` is what the requester said, `outcome` what became of it: the operator's reason, or why it
-    failed. Message, author, `commit_ref` and `flags` come out of a commit that an agent wrote.
+    `note` is what the requester said, `operator_note` what the operator said with the yes, `outcome` what
+    became of it: the operator's reason to deny, or why it failed. Message, author, `commit_ref` and `flags`
+    come out of a commit that an agent wrote.
     """
 
     id: int
@@ -390,6 +391,7 @@ class ApprovalView(Model):
     resolved_at_ms: int | None = None
     commit: str | None = None  # the whole sha, pinned as tag proposal/<id>
     note: str = ""
+    operator_note: str = ""
     outcome: str = ""
     step: str = ""
     revives: bool = False
@@ -1288,11 +1290,15 @@ class Pending(Request[ApprovalList]):
 
 
 class Approve(Request[ApprovalAsked]):
-    """The operator's yes. `commit` is the sha that was on screen; another one is refused (SECURITY 7)."""
+    """The operator's yes. `commit` is the sha that was on screen; another one is refused (SECURITY 7).
+
+    `note` stays with the approval, and is told the manager with what becomes of it.
+    """
 
     result: ClassVar[type[Model]] = ApprovalAsked
     op: Literal["approve"] = "approve"
     approval_id: MessageId
+    note: Note = ""
     commit: Annotated[str, Field(max_length=64)] | None = None
 
 

@@ -44,6 +44,7 @@ export function row({ approval, seen }) {
     approval.commit && message(approval),
     waits && flags(approval),
     waits && approval.commit && reviewPlace(approval),
+    operatorNote(approval),
     waits ? decision(approval, seen) : failed ? failure(approval) : progress(approval),
     !waits && logPlace(approval.id, failed ? LAST_LINES : undefined),
   );
@@ -60,6 +61,13 @@ function asked(approval) {
     ageOf(approval.requested_at_ms, " ago"),
     approval.commit_ref && [" · as ", h("code", { class: "words" }, approval.commit_ref)],
   );
+}
+
+/** The operator's, as the chip says: no text of anybody else has one. @param {ApprovalView} approval */
+function operatorNote({ operator_note: said }) {
+  if (!said) return null;
+  const whose = h("span", { class: "chip" }, "said with the yes");
+  return h("p", { class: "meta words reason", "data-key": "operator-note" }, whose, " ", said);
 }
 
 /** What the commit says of itself: its author wrote all of it. @param {ApprovalView} approval */
@@ -146,13 +154,13 @@ function decision(approval, seen) {
       h(
         "label",
         { class: "grow" },
-        h("span", { class: "sr" }, "Note for a denial"),
+        h("span", { class: "sr" }, "Note that goes with your decision"),
         h("input", {
           type: "text",
           name: "note",
           class: "input",
           maxlength: "4000",
-          placeholder: "note, if you deny",
+          placeholder: "note with your decision",
           autocomplete: "off",
         }),
       ),
@@ -264,6 +272,7 @@ export function resolvedRow(approval) {
     ),
     approval.message && h("p", { class: "meta words", "data-key": "message" }, headline(approval.message)),
     approval.note && h("p", { class: "meta words reason", "data-key": "note" }, approval.note),
+    operatorNote(approval),
     approval.outcome && h("p", { class: "body words", "data-key": "outcome" }, approval.outcome),
   );
 }

@@ -4,7 +4,7 @@ import { resolvedRow, row } from "./approval_card.js";
 import { draw as drawBuildLog, wantBuildLog } from "./build_log.js";
 import { UNRESOLVED } from "./hive_state.js";
 import { one, setText, show } from "./dom.js";
-import { doubts } from "./forms.js";
+import { doubts, showError } from "./forms.js";
 import { syncList } from "./morph.js";
 import { isOnScreen, syncReviews, unread } from "./review.js";
 
@@ -68,20 +68,19 @@ export function isResolved(approval) {
   return !UNRESOLVED.has(approval.status);
 }
 
-/** Enter in the note of a denial must never be the yes that a form's first button is. @param {KeyboardEvent} event */
-function denyOnEnter(event) {
+/** Enter in the note must not be the yes that a form's first button is, nor a no. @param {KeyboardEvent} event */
+function decideNothingOnEnter(event) {
   const field = event.target;
   if (event.key !== "Enter" || event.isComposing || !(field instanceof HTMLInputElement)) return;
   if (field.name !== "note" || !field.form?.dataset.approval) return;
   event.preventDefault();
-  const deny = field.form.querySelector("button[formaction^='/deny/']");
-  if (deny instanceof HTMLButtonElement && !deny.disabled) field.form.requestSubmit(deny);
+  showError(field.form, new Error("The note goes with either button: press the one that you mean."));
 }
 
 /** Takes over the cards' own buttons. @param {() => void} changed called when a card was dismissed */
 export function takeApprovals(changed) {
   doubts.unread = (form) => unread(Number(form.dataset.approval));
-  document.addEventListener("keydown", denyOnEnter);
+  document.addEventListener("keydown", decideNothingOnEnter);
   document.addEventListener("click", (event) => {
     const button = event.target instanceof Element ? event.target.closest("[data-action=dismiss]") : null;
     if (!(button instanceof HTMLElement)) return;

@@ -34,8 +34,8 @@
  *
  * @typedef {{id: number, kind: ApprovalKind, agent: string, status: ApprovalStatus, requested_by: string,
  *   requested_at_ms: number, resolved_by: string|null, resolved_at_ms: number|null, commit: string|null,
- *   note: string, outcome: string, step: string, revives: boolean, rollback: boolean, commit_ref: string,
- *   message: string, author: string, authored_at_ms: number|null, flags: RiskFlag[],
+ *   note: string, operator_note: string, outcome: string, step: string, revives: boolean, rollback: boolean,
+ *   commit_ref: string, message: string, author: string, authored_at_ms: number|null, flags: RiskFlag[],
  *   bases: DiffBases}} ApprovalView
  *
  * @typedef {{path: string, line: number, rule: string, text: string}} RiskFlag

@@ -140,7 +140,7 @@ class Approval(HiveTable, table=True):
     resolved_at_ms: int | None = _big(default=None)
     commit_sha: str | None = None
     note: str = Field(default="", sa_type=Text)
-    outcome_note: str = Field(default="", sa_type=Text)
+    outcome_note: str = Field(default="", sa_type=Text)  # with what the operator said with the yes
     step: str = Field(default="", sa_type=Text)
     revives: bool = False
     rollback: bool = False

@@ -66,7 +66,7 @@ async def _pending(call: Call, request: wire.Pending) -> Answer:
 
 
 async def _approve(call: Call, request: wire.Approve) -> Answer:
-    await call.actions.approve(call.who, request.approval_id, request.commit)
+    await call.actions.approve(call.who, request.approval_id, request.commit, request.note)
     return wire.ApprovalAsked(approval=await call.actions.wait_resolved(request.approval_id))
 
 

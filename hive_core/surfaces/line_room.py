@@ -107,7 +107,8 @@ def _short_approval(approval: wire.ApprovalView) -> wire.ApprovalView:
     if left_out > 0:
         more = f"And {left_out} more; the diff of this approval has all of them."
         flags.append(approval.flags[FLAGS_MAX].model_copy(update={"rule": "more", "text": more}))
-    texts = {name: _short(getattr(approval, name)) for name in ("message", "note", "outcome", "author")}
+    written = ("message", "note", "operator_note", "outcome", "author")
+    texts = {name: _short(getattr(approval, name)) for name in written}
     return approval.model_copy(update={**texts, "flags": flags})
 
 

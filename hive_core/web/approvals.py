@@ -55,7 +55,8 @@ def _add_deciding(router: APIRouter, actions: Actions) -> None:
     @router.post("/approve/{approval_id}")
     async def approve(approval_id: Id, request: Request, who: Operator) -> Response:
         fields = await form(request, ApproveForm)
-        return done(approval=await actions.approve(who, approval_id, fields.commit or None))
+        approved = await actions.approve(who, approval_id, fields.commit or None, fields.note)
+        return done(approval=approved)
 
     @router.post("/deny/{approval_id}")
     async def deny(approval_id: Id, request: Request, who: Operator) -> Response:

@@ -29,6 +29,7 @@ class LoginForm(Form):
 class ApproveForm(Form):
     """`commit` is the sha that was on screen (SECURITY 7)."""
 
+    note: Note = ""
     commit: Annotated[str, Field(max_length=64)] | None = None
 
 

@@ -133,7 +133,7 @@ def busy_hive() -> MockHive:
     ]  # fmt: skip
     hive.approvals = [
         approval(12, "grace", note="A reviewer for alice's patches; small and short-lived."),
-        approval(11, "dave", "building", kind="apply_commit", commit=SHA[8], step="build", note="adds ripgrep and jq", message="agent: ripgrep and jq", author="hm1nd <hm1nd@hive.invalid>"),
+        approval(11, "dave", "building", kind="apply_commit", commit=SHA[8], step="build", note="adds ripgrep and jq", operator_note="Until the release is out; take jq out again then.", message="agent: ripgrep and jq", author="hm1nd <hm1nd@hive.invalid>"),
         approval(10, "carol", "deployed", resolved_by="operator (session ab12)", resolved_at_ms=ago),
         approval(9, "eve", "denied", resolved_by="operator (session ab12)", resolved_at_ms=ago - MINUTE_MS, note="A second reviewer.", outcome="one reviewer is enough"),
         approval(8, "frank", "failed", kind="apply_commit", commit=SHA[6], message="agent: more memory", resolved_by="operator (session ab12)", resolved_at_ms=ago - 2 * MINUTE_MS, outcome="the build failed: agent.nix:12: memoryMax takes a size such as \"2G\", not a list"),

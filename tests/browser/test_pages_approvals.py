@@ -276,11 +276,28 @@ def test_both_answers_carry_the_commit_on_the_screen(hive: MockHive, page: Page)
     hive.approvals = [change()]
     opened(page)
     expect(approve(page)).to_be_visible()
-    page.get_by_placeholder("note, if you deny").fill("too much at once")
-    # Enter in the note is never the yes that stands first in the form.
+    page.get_by_placeholder("note with your decision").fill("too much at once")
+    # Enter in the note is neither the yes that stands first in the form, nor a no.
     page.keyboard.press("Enter")
+    expect(card(page).locator(".form-error")).to_contain_text("press the one that you mean")
+    assert hive.posts == []
+    page.get_by_role("button", name="Deny 7: alice").click()
     expect(page.locator("#toasts")).to_contain_text("Denied #7")
     assert hive.posts == [("/deny/7", {"commit": SHA[9], "note": "too much at once"})]
+
+
+def test_a_yes_takes_the_note_with_it_which_is_shown_from_then_on(hive: MockHive, page: Page) -> None:
+    hive.approvals = [change()]
+    opened(page)
+    page.get_by_placeholder("note with your decision").fill("until friday")
+    approve(page).click()
+    expect(page.locator("#toasts")).to_contain_text("Approved #7")
+    assert hive.posts == [("/approve/7", {"commit": SHA[9], "note": "until friday"})]
+    hive.publish("approval", change(status="building", step="build", operator_note="until friday"))
+    expect(card(page)).to_contain_text("said with the yes until friday")
+    hive.publish("approval", change(status="deployed", operator_note="until friday", outcome="it runs"))
+    page.get_by_text("recently decided").click()
+    expect(page.locator("#resolved-list")).to_contain_text("said with the yes until friday")
 
 
 @pytest.mark.parametrize("gone", [False, True], ids=["another-commit", "resolved"])
@@ -339,7 +356,7 @@ def test_news_leaves_alone_what_is_being_read_and_written(hive: MockHive, page: 
     hive.approvals = [change()]
     hive.diffs[7, "running"] = [file_diff("agent.nix", AGENT_NIX)]
     opened(page)
-    note = page.get_by_placeholder("note, if you deny")
+    note = page.get_by_placeholder("note with your decision")
     note.fill("half a sen")
     card(page).locator(".file summary").click()
     expect(card(page).locator(".file")).not_to_have_attribute("open", "")
@@ -407,6 +424,7 @@ def test_hostile_commits_stay_text_and_hide_nothing(hive: MockHive, page: Page) 
         "author": NASTY,
         "commit_ref": NASTY,
         "note": NASTY,
+        "operator_note": NASTY,
         "requested_by": MARKUP,
         "flags": [flag],
     }

@@ -190,7 +190,7 @@ def test_spawn_is_requested_approved_and_followed_to_its_end(hive: MockHive, pag
 def test_denying_sends_the_note(hive: MockHive, page: Page) -> None:
     hive.approvals = [approval(4, "eve")]
     opened(page)
-    page.get_by_placeholder("note, if you deny").fill("one is enough")
+    page.get_by_placeholder("note with your decision").fill("one is enough")
     page.get_by_role("button", name="Deny 4: eve").click()
     expect(page.locator("#toasts")).to_contain_text("Denied #4")
     assert hive.posts == [("/deny/4", {"note": "one is enough"})]
@@ -319,7 +319,7 @@ def test_live_updates_keep_typing_focus_choice_and_open_details(hive: MockHive, 
     opened(page)
     page.locator('#inbox-list [data-key="1"] details.fold > summary').click()
     page.get_by_label("green").check()
-    page.get_by_placeholder("note, if you deny").fill("half a no")
+    page.get_by_placeholder("note with your decision").fill("half a no")
     field = page.get_by_label("or in your own words")
     field.fill("typed before")
     field.evaluate("field => field.setSelectionRange(2, 5)")
@@ -334,7 +334,7 @@ def test_live_updates_keep_typing_focus_choice_and_open_details(hive: MockHive, 
     expect(field.first).to_have_value("typed before")
     assert field.first.evaluate("field => [field.selectionStart, field.selectionEnd]") == [2, 5]
     expect(page.get_by_label("green").first).to_be_checked()
-    expect(page.get_by_placeholder("note, if you deny")).to_have_value("half a no")
+    expect(page.get_by_placeholder("note with your decision")).to_have_value("half a no")
     expect(page.locator('#inbox-list [data-key="1"] details.fold')).to_have_attribute("open", "")
 
 

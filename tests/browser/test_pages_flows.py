@@ -155,7 +155,7 @@ async def test_two_operators_at_once_see_the_same_hive(hive: Hive, browser: Brow
     await ann.get_by_label("new agent").fill("carol")
     await press(ann, "Request spawn")
     await expect(ben.get_by_role("button", name="Approve 1: carol")).to_be_visible()
-    await ben.get_by_placeholder("note, if you deny").fill("two is a crowd")
+    await ben.get_by_placeholder("note with your decision").fill("two is a crowd")
     await ben.get_by_role("button", name="Deny 1: carol").click()
     await expect(ann.get_by_role("button", name="Approve 1: carol")).to_have_count(0)
     await expect(ann.locator("#toasts")).to_contain_text(

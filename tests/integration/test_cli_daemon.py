@@ -135,8 +135,11 @@ async def test_approvals_from_the_terminal(hive: Hive) -> None:
     root = hive.root
     asked = (await run_json(root, "request-spawn", "bob", "--note", "to help"))["approval"]
     assert [approval["id"] for approval in (await run_json(root, "pending"))["approvals"]] == [asked["id"]]
-    approved = await run(root, "approve", str(asked["id"]))
+    approved = await run(root, "approve", str(asked["id"]), "--note", "for this week")
     assert (approved.code, "deployed" in approved.out) == (0, True), approved.err
+    assert "for this week" in (await run(root, "pending", "--all")).out
+    told = (await run_json(root, "messages", "--limit", "50"))["messages"]
+    assert any('"operator_note":"for this week"' in message["body"] for message in told)
     again = await run(root, "approve", str(asked["id"]))
     assert (again.code, len(again.err.splitlines())) == (1, 1)
 

@@ -1,7 +1,9 @@
 """The queue of approvals: states, limits, restarts."""
 
 import asyncio
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,6 +62,62 @@ async def test_an_approval_goes_through_its_states_and_subscribers_hear_each(tmp
         assert (heard[-1].note, heard[-1].outcome) == ("for the docs", "runs")
     async with running(path) as parts:
         assert await parts.approvals.get(number) == heard[-1]
+
+
+async def told(parts: Parts) -> dict[str, Any]:
+    """What the manager was told last of an approval's end."""
+    events = [json.loads(message.body) for message in parts.told if message.to == "hm1nd"]
+    resolved: list[dict[str, Any]] = [each for each in events if each["event"] == "approval_resolved"]
+    return resolved[-1]
+
+
+@pytest.mark.parametrize(
+    ("steps", "outcome"),
+    [
+        (["deployed", ""], ""),
+        (["deployed", "it runs, with a warning"], "it runs, with a warning"),
+        (["failed", "the build failed"], "the build failed"),
+        (["building", "build", "building", "switch", "deployed", ""], ""),
+        (["building", "back:it did not start", "failed", "it did not start"], "it did not start"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, list) else "",
+)
+async def test_what_the_operator_said_with_the_yes_stays_beside_what_becomes_of_it(
+    tmp_path: Path, steps: list[str], outcome: str
+) -> None:
+    path = tmp_path / "b.sqlite"
+    async with running(path, agents=("hm1nd",)) as parts:
+        number = await asked(parts)
+        approved = await parts.approvals.approve(number, OPERATOR, note="only for\nthis week")
+        assert (approved.note, approved.operator_note, approved.outcome) == (
+            "for the docs",
+            "only for\nthis week",
+            "",
+        )
+        assert (await parts.audit.recent(1))[0].detail == "only for\nthis week"
+    async with running(path, agents=("hm1nd",)) as parts:  # each step in a daemon that was started anew
+        for what, detail in zip(steps[::2], steps[1::2], strict=True):
+            if what == "building":
+                step, _, why = detail.partition(":")
+                view = await parts.approvals.set_building(number, step, outcome=why)
+            else:
+                view = await getattr(parts.approvals, what)(number, detail)
+            assert view.operator_note == "only for\nthis week"
+        assert (await parts.approvals.get(number)).outcome == outcome
+        event = await told(parts)
+        assert (event["operator_note"], event.get("note", "")) == ("only for\nthis week", outcome)
+
+
+async def test_a_yes_without_a_word_and_a_no_tell_no_word_with_a_yes(tmp_path: Path) -> None:
+    async with running(tmp_path / "b.sqlite", agents=("hm1nd",)) as parts:
+        number = await asked(parts)
+        await parts.approvals.approve(number, OPERATOR)
+        await parts.approvals.failed(number, "the build failed")
+        assert "operator_note" not in await told(parts)
+        denied = await parts.approvals.deny(await asked(parts, "dave"), OPERATOR, "not now")
+        assert (denied.operator_note, denied.outcome) == ("", "not now")
+        event = await told(parts)
+        assert (event["note"], "operator_note" in event) == ("not now", False)
 
 
 async def test_what_was_approved_and_not_finished_is_found_after_a_restart(tmp_path: Path) -> None:

@@ -243,6 +243,11 @@ REQUESTS = [
         wire.ApprovalAsked(approval=approval(status="approved")),
     ),
     (
+        ["approve", "7", "--note", "for this week"],
+        wire.Approve(approval_id=7, note="for this week"),
+        wire.ApprovalAsked(approval=approval(status="deployed")),
+    ),
+    (
         ["deny", "7", "--note", "not now"],
         wire.Deny(approval_id=7, note="not now"),
         wire.ApprovalAsked(approval=approval(status="denied")),
@@ -710,10 +715,12 @@ def test_what_was_resolved_is_told_with_its_outcome_and_not_with_the_requesters_
             change(status="denied", resolved_by="operator", outcome="too much", note="deployed by you"),
             change(8, "building", step="build"),
             change(9, "deployed", rollback=True),
+            change(10, "failed", resolved_by="operator", operator_note="\x1b[31mif it\nmust", outcome="no"),
         ]
     )
     out = run("pending", "--all").out
     assert "operator: too much" in out
+    assert "by operator: ␛[31mif it: no" in out
     assert "deployed by you" not in out
     assert "building (build)" in out
     assert "rollback" in out
@@ -1082,6 +1089,7 @@ def test_every_refused_operation_exits_with_1(run: Run, host: HostSurface, refus
         ["inbox", "--limit", "501"],
         ["list", "--no-such-option"],
         ["deny", "7", "--note", "x" * 5000],
+        ["approve", "7", "--note", "x" * 5000],
         ["--config", "/does/not/exist", "status"],
     ],
 )

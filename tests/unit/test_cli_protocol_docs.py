@@ -50,7 +50,7 @@ def test_values_inside_of_values_are_explained_too() -> None:
     page = protocol_docs.page()
     for kind in (wire.DiffBases, wire.RiskFlag, wire.Deployment):
         assert f"### {kind.__name__}\n\n{(kind.__doc__ or '').strip()}" in page
-    assert "`note` is what the requester said, `outcome` what became of it" in page
+    assert "`note` is what the requester said, `operator_note` what the operator said with the yes" in page
 
 
 def test_every_helper_event_is_told_with_its_fields() -> None:

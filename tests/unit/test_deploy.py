@@ -160,6 +160,26 @@ async def test_approving_a_commit_needs_that_very_sha(hive: DeployHive) -> None:
     assert (await hive.told("approval_resolved"))[-1]["note"] == "no\nreally"
 
 
+async def test_what_is_said_with_the_yes_is_kept_with_the_commit_and_told_the_manager(
+    hive: DeployHive,
+) -> None:
+    await hive.agent()
+    approval = await hive.propose(FIRST)
+    await hive.actions.approve(OPERATOR, approval.id, approval.commit, "until friday\n<b>")
+    done = await hive.resolved(approval)
+    assert (done.status, done.operator_note, done.outcome) == ("deployed", "until friday\n<b>", "")
+    kept = proposing.git(
+        hive.paths.applied("alice"), "tag", "--list", "--format=%(contents)", f"approved/{done.id}"
+    )
+    assert kept.decode().strip() == "until friday\n<b>"
+    event = (await hive.told("approval_resolved"))[-1]
+    assert (event["status"], event["operator_note"], event.get("note")) == (
+        "deployed",
+        "until friday\n<b>",
+        None,
+    )
+
+
 async def test_of_many_approvals_at_once_exactly_one_wins(hive: DeployHive) -> None:
     await hive.agent()
     approval = await hive.propose(FIRST)

@@ -98,8 +98,8 @@ async def test_a_spawn_is_requested_approved_and_denied(hive: WebHive, operator:
     number = asked["approval"]["id"]
     mismatch = await operator.post(f"/approve/{number}", data={"commit": "0" * 40})
     assert mismatch.status_code == 409
-    approved = (await operator.post(f"/approve/{number}", data={"commit": ""})).json()
-    assert approved["approval"]["status"] == "approved"
+    approved = (await operator.post(f"/approve/{number}", data={"commit": "", "note": "<b>go"})).json()
+    assert (approved["approval"]["status"], approved["approval"]["operator_note"]) == ("approved", "<b>go")
     denied = (await operator.post(f"/deny/{other['approval']['id']}", data={"note": "no"})).json()
     assert (denied["approval"]["status"], denied["approval"]["outcome"]) == ("denied", "no")
     assert (await operator.post(f"/deny/{number}")).status_code == 409
@@ -165,6 +165,7 @@ BAD_FIELDS = [
     ("/approve/-1", {}, "approval_id"),
     ("/approve/99999999999999999999", {}, "approval_id"),
     ("/deny/1", {"note": "x" * 4097}, "note"),
+    ("/approve/1", {"note": "x" * 4097}, "note"),
     ("/purge-tombstone/alice", {}, "confirm"),
     ("/agents/alice/send", {}, "body"),
     ("/agents/alice/api/model", {}, "model"),
