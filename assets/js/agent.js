@@ -1,6 +1,7 @@
 /** The agent page: its live tail, its state, its prompt. */
 
 import { whyAsleep, whyEmpty } from "./advice.js";
+import { Requests } from "./agent_requests.js";
 import { ApiError, BASE, getJson } from "./api.js";
 import { renderBadges } from "./badges.js";
 import { showConnection } from "./connection.js";
@@ -31,6 +32,7 @@ const name = decodeURIComponent(location.pathname.slice(BASE.length).split("/")[
 const base = `/agents/${encodeURIComponent(name)}/`;
 const terminal = new Terminal();
 const transcript = new Transcript();
+const requests = new Requests(base);
 
 /** @type {{state: HarnessState|null, agent: AgentView|null, reachable: boolean, heardAtMs: number, usage: Usage}} */
 const now = { state: null, agent: null, reachable: false, heardAtMs: 0, usage: new Usage() };
@@ -49,7 +51,8 @@ function render() {
   show(one("#empty"), terminal.blocks.count === 0 && now.reachable);
   setText(one("#empty"), whyEmpty(now.state));
   renderAsleep();
-  document.title = `${now.state?.badge === "thinking" && now.reachable ? "🧠 " : ""}${name} · hyperhive`;
+  const thinks = now.state?.badge === "thinking" && now.reachable;
+  document.title = `${requests.permissions.length > 0 ? "✋ " : thinks ? "🧠 " : ""}${name} · hyperhive`;
 }
 
 let isDue = false;
@@ -111,6 +114,8 @@ async function askCore() {
     const agent = await getJson(`${base}api/agent`);
     if (told === viewsTold) now.agent = agent;
     render();
+    await requests.ask();
+    render();
   } catch (error) {
     if (!(error instanceof ApiError) || error.status !== 404) throw error;
     setText(one("#gone-name"), name);
@@ -139,6 +144,10 @@ function onEvent(event) {
   if (event.type === "agent") {
     viewsTold += 1;
     now.agent = data;
+    return render();
+  }
+  if (event.type === "permissions") {
+    requests.take(data.requests);
     return render();
   }
   if (event.type === "live" && data.seq > lastSeq) showLive(data);
@@ -224,6 +233,7 @@ keepDrafts();
 for (const form of document.querySelectorAll("form[data-path]")) {
   if (form instanceof HTMLFormElement) form.action = base + form.dataset.path;
 }
+for (const view of ["notes", "rules"]) one(`#${view}-link`).setAttribute("href", `../../#${view}-${name}`);
 one("#start-form").setAttribute("action", `/start/${encodeURIComponent(name)}`);
 one("#older").addEventListener("click", () => void loadOlder());
 terminal.onRows(() => {
@@ -232,4 +242,5 @@ terminal.onRows(() => {
 });
 const live = follow({ url: `${base}events/stream`, load, onEvent, onConnection });
 one("#connection").addEventListener("click", () => live.reload());
+document.addEventListener("hive:settled", () => requests.render()); // rows were left alone while busy
 document.addEventListener("hive:done", () => (now.reachable ? void refreshState() : live.reload()));

@@ -1,7 +1,7 @@
 /** The agent page's state row: what it does and since when, and the chips. */
 
 import { agentSince, tellAgent, tellBadge, tellStatus, toldByHarness, toldUntil } from "./agent_words.js";
-import { renderAsOf, renderChips } from "./chips.js";
+import { renderAsOf, renderChips, renderCoreChips } from "./chips.js";
 import { ageOf, h, one, show } from "./dom.js";
 import { announce } from "./notices.js";
 
@@ -34,6 +34,7 @@ export function renderBadges({ state, agent, reachable, heardAtMs, usage }) {
   show(one("#cancel"), thinking);
   one("#banner").classList.toggle("awake", thinking);
   if (state) renderChips(state, reachable, usage);
+  if (agent) renderCoreChips(agent);
   renderAsOf(reachable ? 0 : (heardAtMs ?? 0));
 }
 

@@ -23,26 +23,26 @@ function short(amount) {
   return amount.toLocaleString("en", { notation: "compact", maximumFractionDigits: 1 });
 }
 
-/** The limit that is nearest, for a row. @param {{name: string, budget: BudgetView|null}} agent */
-export function budgetChip({ name, budget }) {
-  if (!budget) return null;
+/** The limit that is nearest, in a chip's words, with all of them. @param {BudgetView} budget */
+export function tellBudget(budget) {
   const limited = KINDS.filter(([kind]) => budget[kind].limit > 0);
   const [kind, tell, unit] = limited.reduce((nearest, each) =>
     share(budget[each[0]]) > share(budget[nearest[0]]) ? each : nearest,
   );
   const near = share(budget[kind]) >= NEAR;
   const words = limited.map(([each, telling, of]) => used(budget[each], telling, of)).join(", ");
-  return h(
-    "span",
-    {
-      class: `chip ${budget.stopped ? "bad" : near ? "warn" : ""}`.trim(),
-      "data-key": "budget",
-      id: `budget-chip-${name}`,
-      title: `Today ${words}; the day ends at ${budget.day_ends}`,
-    },
-    budget.stopped ? "budget used up: " : "",
-    used(budget[kind], tell, unit),
-  );
+  return {
+    text: (budget.stopped ? "budget used up: " : "") + used(budget[kind], tell, unit),
+    title: `Today ${words}; the day ends at ${budget.day_ends}`,
+    look: `chip ${budget.stopped ? "bad" : near ? "warn" : ""}`.trim(),
+  };
+}
+
+/** The limit that is nearest, for a row. @param {{name: string, budget: BudgetView|null}} agent */
+export function budgetChip({ name, budget }) {
+  if (!budget) return null;
+  const { text, title, look } = tellBudget(budget);
+  return h("span", { class: look, "data-key": "budget", id: `budget-chip-${name}`, title }, text);
 }
 
 /** @param {BudgetAmount} amount */

@@ -4,6 +4,7 @@
  */
 
 import { isIsolated, isRehearsal } from "./agent_words.js";
+import { tellBudget } from "./budgets.js";
 import { contextWords, isNearlyFull } from "./context_size.js";
 import { one, setText, show, untilOf } from "./dom.js";
 import { billedTokens } from "./transcript.js";
@@ -32,6 +33,17 @@ export function renderChips(state, reachable, context) {
   chip("#limit", reachable && told(state));
   const resumes = reachable && state.badge === "rate_limited" ? state.resumes_at_ms : null;
   if (resumes) one("#limit").append(" · ", untilOf(resumes));
+}
+
+/** What core says of the agent, beside what its harness tells. @param {import("./types.js").AgentView} agent */
+export function renderCoreChips({ budget, bypass }) {
+  const told = budget && tellBudget(budget);
+  chip("#budget", told && told.text);
+  if (told) {
+    one("#budget").title = told.title;
+    one("#budget").className = told.look;
+  }
+  chip("#bypass", bypass && "bypass");
 }
 
 /** What this backend cannot do, in a few words. @param {HarnessState} state */

@@ -6,11 +6,10 @@ import { errorPlace } from "./forms.js";
 import { syncList } from "./morph.js";
 
 /** @typedef {import("./types.js").PermissionView} PermissionView */
-/** @typedef {import("./hive_state.js").HiveState} HiveState */
 
 const OPEN_CHARACTERS = 1200; // longer ones are folded
 
-/** @param {HiveState} state */
+/** On the dashboard those of all agents, on an agent's page its own. @param {{permissions: PermissionView[]}} state */
 export function renderPermissions(state) {
   const { permissions } = state;
   syncList(one("#permission-list"), permissions, (request) => request.id, card);

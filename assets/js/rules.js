@@ -92,7 +92,7 @@ function bypassButton(agent) {
       class: "button danger quiet",
       formaction: `/bypass-permissions/${encodeURIComponent(agent)}`,
       formnovalidate: true,
-      "aria-label": `Let ${agent} use every tool without asking`,
+      "aria-label": `Bypass: let ${agent} use every tool without asking`,
       "data-confirm": `Let ${agent} use every tool that it has without asking? What is denied stays denied.`,
       "data-yes": "Allow everything",
       "data-danger": true,

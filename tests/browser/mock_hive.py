@@ -292,6 +292,16 @@ class MockHive:
     def live(self, name: str, kind: str, data: dict[str, Any]) -> dict[str, Any]:
         return self.do(lambda: self.harnesses[name].add(kind, data))
 
+    def ask_for(self, *requests: dict[str, Any], name: str = "alice") -> None:
+        """From now on exactly these tool calls wait, and the page of `name` is told."""
+
+        def put() -> None:
+            self.permissions = list(requests)
+            for queue in self.harnesses[name].listeners:
+                queue.put_nowait(sse("permissions", self._requests(name)))
+
+        self.do(put)
+
     def resend(self, text: str) -> None:
         """Every open stream gets these bytes, as from a server that repeats itself."""
         self.do(lambda: [queue.put_nowait(text) for queue in self._open_streams()])
@@ -423,6 +433,7 @@ class MockHive:
             Route("/api/schedule-preview", self._guard(self._preview)),
             Route("/messages/stream", self._guard(self._stream)),
             Route("/agents/{name}/api/agent", self._guard(self._agent)),
+            Route("/agents/{name}/api/permissions", self._guard(self._asked)),
             Route("/agents/{name}/api/state", self._guard(self._agent_state)),
             Route("/agents/{name}/events/history", self._guard(self._history)),
             Route("/agents/{name}/events/stream", self._guard(self._agent_stream)),
@@ -613,6 +624,12 @@ class MockHive:
         harness = self.harnesses.get(request.path_params["name"])
         return JSONResponse(harness.seen_by_core(view) if harness else view)
 
+    def _requests(self, name: str) -> dict[str, Any]:
+        return {"requests": [each for each in self.permissions if each["agent"] == name]}
+
+    async def _asked(self, request: Request) -> Response:
+        return JSONResponse(self._requests(request.path_params["name"]))
+
     def _harness(self, request: Request) -> Harness | Response:
         harness = self.harnesses.get(request.path_params["name"])
         if harness is None or harness.down:
@@ -646,7 +663,9 @@ class MockHive:
             return events(sse("reset", {}), [], None)
         past = [sse("live", each, each["seq"]) for each in harness.events if each["seq"] > int(last)]
         view = self.agents.get(harness.state["name"], agent_view(harness.state["name"]))
-        return events(sse("agent", harness.seen_by_core(view)), past, harness.listeners)
+        of_core = sse("agent", harness.seen_by_core(view))
+        of_core += sse("permissions", self._requests(harness.state["name"]))
+        return events(of_core, past, harness.listeners)
 
     async def _post(self, request: Request) -> Response:
         fields = dict(parse_qsl((await request.body()).decode(), keep_blank_values=True))

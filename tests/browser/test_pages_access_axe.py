@@ -137,6 +137,7 @@ STORIES: dict[str, dict[str, tuple[Callable[[Page], None], str]]] = {
         "a history": (panel_of("History of alice"), "#panel"),
         "a thread": (panel_of("Show the thread"), "#panel"),
         "notes": (panel_of("Notes of alice"), "#panel"),
+        "rules": (panel_of("Permission rules of alice"), "#panel"),
         "sessions": (panel_of("Sessions"), "#panel"),
         "an answer refused": (refused_answer, "#questions"),
         "cut off": (cut_off, "header, #outage, #containers"),
