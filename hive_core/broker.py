@@ -45,8 +45,6 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-MS_PER_DAY: Final = 86_400_000
-VACUUM_CHUNK_ROWS: Final = 500  # of one transaction, so that sends get their turn in between
 GIVE_BACK_RETRY_SECONDS: Final = 1.0
 # Set aside without one that was finished in between. When it is always the receiver that ends, and no
 # matter with what, one inbox after the other must not be emptied so.
@@ -727,20 +725,7 @@ class Broker:
         """Call back with (recipient, id) of every message that was set aside; returns how to end that."""
         return self._aside_subscribers.add(callback)
 
-    # --- housekeeping -------------------------------------------------------
-
-    async def vacuum(self) -> int:
-        """Delete messages acked longer ago than the retention; how many. Call hourly."""
-        oldest_ms = self._clock() - int(self.limits.retention_days * MS_PER_DAY)
-        total = 0
-        while True:
-            count = await self._store.write(
-                lambda connection: messages.delete_acked_before(connection, oldest_ms, VACUUM_CHUNK_ROWS),
-                durable=False,
-            )
-            total += count
-            if count < VACUUM_CHUNK_ROWS:
-                return total
+    # --- inside -------------------------------------------------------------
 
     def _inbox(self, recipient: str) -> Inbox:
         inbox = self._inboxes.get(recipient)

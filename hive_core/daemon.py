@@ -52,6 +52,7 @@ from hive_core.proposals import Proposals
 from hive_core.questions import Questions
 from hive_core.registry import AgentRecord, Registry
 from hive_core.reminders import Reminders
+from hive_core.retention import Retention
 from hive_core.roster import Roster
 from hive_core.schedules import Schedules
 from hive_core.send_rules import SendRules
@@ -187,6 +188,7 @@ class _Hive:
     background: TaskSet
     measuring: Measuring
     heartbeats: Heartbeats
+    retention: Retention
     notifier: Notifier | None = None
     host: SurfaceServer | None = None
     scraped: MetricsSocket | None = None
@@ -329,6 +331,7 @@ class _Hive:
         hive = cls(
             settings, store, registry, broker, questions, reminders, runtime, lifecycle, roster, watch,
             updates, actions, web, background, measuring, heartbeats,
+            Retention(store, settings.retention_days, host),
         )  # fmt: skip
         hive.notifier = notifier
         stack.push_async_callback(hive.close_doors)
@@ -349,7 +352,7 @@ class _Hive:
         self.background.start(self.questions.run(), name="questions")
         self.background.start(self.actions.permission_requests.run(), name="permissions")
         self.background.start(self.actions.budgets.run(), name="budgets")
-        self.background.start(_hourly(self.broker.vacuum), name="vacuum")
+        self.background.start(_hourly(self.retention.vacuum), name="vacuum")
         self.background.start(_hourly(self.actions.usage.trim, "turns' figures"), name="trim-usage")
         self.background.start(self.lifecycle.measure_tombstones(), name="tombstones")
         await self.lifecycle.make_sockets()

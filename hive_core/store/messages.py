@@ -15,7 +15,6 @@ from sqlalchemy import (
     Executable,
     String,
     bindparam,
-    delete,
     func,
     insert,
     literal_column,
@@ -302,12 +301,6 @@ def _has_word(word: str) -> ColumnElement[bool]:
     """The database folds the case of ASCII only; of other letters, the usual ways to write a word."""
     ways = {word} if word.isascii() else {word, word.lower(), word.upper(), word.capitalize()}
     return or_(*(table.c.body.icontains(way, autoescape=True) for way in sorted(ways)))
-
-
-def delete_acked_before(connection: Connection, oldest_ms: int, limit: int) -> int:
-    """Delete up to `limit` messages acked before that time; how many."""
-    old = select(table.c.id).where(table.c.acked_at_ms < oldest_ms).limit(limit)
-    return connection.execute(delete(table).where(table.c.id.in_(old))).rowcount
 
 
 def _message(row: Sequence[Any], *, for_others: bool = False) -> Message:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final
 from sqlalchemy import BigInteger, Index, Integer, MetaData, Table, Text, text
 from sqlmodel import Field, SQLModel
 
-HEAD_REVISION: Final = "0008"  # the newest migration; a database that says so needs none
+HEAD_REVISION: Final = "0009"  # the newest migration; a database that says so needs none
 
 _Id = BigInteger().with_variant(Integer(), "sqlite")  # AUTOINCREMENT wants exactly INTEGER
 _AUTOINCREMENT: Final[dict[str, Any]] = {"sqlite_autoincrement": True}
@@ -373,6 +373,15 @@ class NextTurn(HiveTable, table=True):
     question_id: int | None = _big(default=None)  # while the operator is asked whether it may go on
 
 
+class VacuumLook(HiveTable, table=True):
+    """When old messages were looked for last, and when they had been acked. See `hive_core.retention`."""
+
+    __tablename__ = "vacuum_look"
+    host: str = Field(primary_key=True)
+    looked_at_ms: int = _big()
+    before_ms: int = _big()
+
+
 class Audit(HiveTable, table=True):
     """Who did what, when, and how it ended. Triggers refuse to change or delete a row."""
 
@@ -416,5 +425,6 @@ reminder: Final[Table] = metadata.tables["reminder"]
 schedule: Final[Table] = metadata.tables["schedule"]
 budget: Final[Table] = metadata.tables["budget"]
 next_turn: Final[Table] = metadata.tables["next_turn"]
+vacuum_look: Final[Table] = metadata.tables["vacuum_look"]
 audit: Final[Table] = metadata.tables["audit"]
 session: Final[Table] = metadata.tables["session"]

@@ -14,6 +14,7 @@ from hive_core.cli_words import age
 from hive_core.permissions import ASKED_MAX, Permissions
 from hive_core.questions import Questions
 from hive_core.reminders import Reminders
+from hive_core.retention import Retention
 from hive_core.web.auth import CODE_MS, LoginCodes
 from hive_core.web.failures import PER_ADDRESS, FailureLimit
 from hive_core.web.sessions import DAY_MS, Sessions
@@ -239,6 +240,96 @@ async def test_limits_on_how_often_are_over_in_time_however_the_clock_is_set(tmp
         clock.pass_seconds(60)
         assert not failures.exceeded("192.0.2.1")
         await permissions.ask(ALICE, a_call(ASKED_MAX))  # raises where those of next year count
+
+
+DAYS = 86_400.0
+
+
+async def hours_of(vacuum: Callable[[], Awaitable[int]], clock: Clock, days: float) -> int:
+    """What the hourly vacuum removes in that time."""
+    gone = 0
+    for _ in range(int(days * 24)):
+        clock.pass_seconds(HOUR)
+        gone += await vacuum()
+    return gone
+
+
+async def acked(parts: Parts, body: str = "hello") -> int:
+    number = await parts.send("bob", body)
+    await parts.broker.ack("bob", [number])
+    return number
+
+
+def retention(parts: Parts, clock: Clock) -> Retention:
+    return Retention(parts.store, 30.0, clock=clock, steady=clock.steady)
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["running", "restarted"])
+@pytest.mark.parametrize("seconds", [-YEAR, 60 * DAYS, YEAR])
+async def test_no_message_is_removed_early_by_a_clock_that_is_wrong_for_a_day(
+    tmp_path: Path, seconds: float, restarted: bool
+) -> None:
+    clock = Clock()
+    async with running(tmp_path / "b.sqlite", clock=clock) as parts:
+        keeping = retention(parts, clock)
+        await acked(parts, "before")
+        assert await hours_of(keeping.vacuum, clock, 3) == 0
+        clock.set_by(seconds)
+        await acked(parts, "meanwhile")
+        keeping = retention(parts, clock) if restarted else keeping
+        assert await hours_of(keeping.vacuum, clock, 1) == 0
+        clock.set_by(-seconds)
+        keeping = retention(parts, clock) if restarted else keeping
+        assert await hours_of(keeping.vacuum, clock, 25) == 0, "removed within the retention"
+        assert [message.body for message in await parts.broker.recent(10)] == ["before", "meanwhile"]
+        assert await hours_of(keeping.vacuum, clock, 8) >= 1, "it is never removed"
+
+
+async def test_a_clock_that_is_set_ahead_again_and_again_removes_nothing(tmp_path: Path) -> None:
+    clock = Clock()
+    async with running(tmp_path / "b.sqlite", clock=clock) as parts:
+        keeping = retention(parts, clock)
+        await acked(parts)
+        for _ in range(24):
+            clock.set_by(YEAR)
+            assert await hours_of(keeping.vacuum, clock, 1 / 24) == 0
+
+
+async def test_what_was_acked_while_the_clock_stood_at_its_beginning_is_kept(tmp_path: Path) -> None:
+    """A machine without a battery is in 1970 until it hears the time."""
+    clock = Clock()
+    async with running(tmp_path / "b.sqlite", clock=clock) as parts:
+        keeping = retention(parts, clock)
+        await acked(parts, "before")
+        await hours_of(keeping.vacuum, clock, 3)
+        behind = clock.now_ms / 1000
+        clock.set_by(-behind)
+        await acked(parts, "in 1970")
+        await keeping.vacuum()
+        clock.set_by(behind)
+        assert await hours_of(keeping.vacuum, clock, 25) == 0
+
+
+async def test_a_hive_that_is_started_anew_every_day_forgets_all_the_same(tmp_path: Path) -> None:
+    clock = Clock()
+    async with running(tmp_path / "b.sqlite", clock=clock) as parts:
+        await acked(parts)
+        gone = 0
+        for _ in range(35):
+            gone += await hours_of(retention(parts, clock).vacuum, clock, 1)
+        assert gone == 1
+
+
+async def test_that_the_clock_was_set_back_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock()
+    async with running(tmp_path / "b.sqlite", clock=clock) as parts:
+        keeping = retention(parts, clock)
+        await keeping.vacuum()
+        clock.set_by(-DAYS)
+        await hours_of(keeping.vacuum, clock, 1)
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
 async def test_a_harness_that_waits_out_a_limit_goes_on_though_the_clock_was_set_back() -> None:

@@ -12,6 +12,7 @@ from hive_core.loop_breaker import Loop, _put
 from hive_core.next_turns import NextTurns
 from hive_core.one_daemon import locked
 from hive_core.permissions import Permissions
+from hive_core.retention import Retention
 from hive_core.row_invariants import OVERDUE, RULES
 from hive_core.schedules import Schedules
 from hive_core.store import schema
@@ -50,6 +51,7 @@ async def _lived_in(root: Path) -> None:
         await _turns(parts)
         approval, _ = await parts.approvals.request(ApprovalKind.SPAWN, "alice", ALICE)
         await parts.approvals.deny(approval.id, OPERATOR)
+        await Retention(parts.store, 30.0, clock=parts.clock).vacuum()
         pause = Loop(("alice", "bob"), "apart", 1, until_ms=2)
         await parts.store.write(lambda connection: _put(connection, "local", pause))
 
