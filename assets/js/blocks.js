@@ -48,19 +48,17 @@ export class Blocks {
   /** Makes room at the end for events whose rows `build` builds. @param {Coming[]} coming */
   put(coming) {
     let block = this.list.lastElementChild;
-    /** @type {Element[]} */
-    const fresh = [];
+    /** @type {Set<Element>} */
+    const touched = new Set(block ? [block] : []);
     for (const each of coming) {
-      if (!block || !this.hasRoom(block)) {
-        block = h("div", { class: "block", "data-seq": each.seq });
-        fresh.push(block);
-      }
+      if (!block || !this.hasRoom(block)) block = h("div", { class: "block", "data-seq": each.seq });
+      touched.add(block);
       const unbuilt = this.unbuilt.get(block);
       if (unbuilt) unbuilt.coming.push(each);
       else this.unbuilt.set(block, { coming: [each], before: null });
     }
-    for (const each of fresh) this.guess(each);
-    this.list.append(...fresh);
+    for (const each of touched) this.guess(each);
+    this.list.append(...[...touched].filter((each) => !each.isConnected)); // what is there is not moved
     this.count += coming.length;
   }
 
@@ -99,21 +97,24 @@ export class Blocks {
       this.count += rows.length - 1;
       enough = isEnough();
     }
-    if (unbuilt?.coming.length === 0) this.finish(block);
+    if (unbuilt?.coming.length === 0) this.unbuilt.delete(block);
+    this.settle(block);
     return enough;
   }
 
   /** @param {Element} block */
-  finish(block) {
-    this.unbuilt.delete(block);
+  settle(block) {
+    this.guess(block);
+    if (this.unbuilt.has(block)) return;
     block.removeAttribute("data-seq");
     if (block.childElementCount === 0) block.remove();
-    else this.guess(block);
   }
 
-  /** @param {Element} block */
+  /** How high it is if nobody has looked, and what is left free for rows to come. @param {Element} block */
   guess(block) {
-    /** @type {HTMLElement} */ (block).style.setProperty("--rows", String(this.sizeOf(block)));
+    const { style } = /** @type {HTMLElement} */ (block);
+    style.setProperty("--rows", String(block.childElementCount));
+    style.setProperty("--unbuilt", String(this.unbuilt.get(block)?.coming.length ?? 0));
   }
 
   /** Takes the oldest blocks away while there are more than `most` rows. @param {number} most @returns {boolean} whether any went */

@@ -7,6 +7,7 @@
 import { Blocks } from "./blocks.js";
 import { h, one, setText, show } from "./dom.js";
 import { nextFrame, slice } from "./pace.js";
+import { onIntent } from "./scroll_intent.js";
 
 /** @typedef {import("./blocks.js").Coming} Coming */
 /** @typedef {import("./blocks.js").Told} Told */
@@ -24,6 +25,7 @@ export class Terminal {
     this.blocks = new Blocks(this.list);
     this.pill = one("#new-rows");
     this.sticky = true;
+    this.isLeaving = false; // the reader scrolls up, however little: the next row does not pull them back
     /** How high rows and window were when last looked at. */
     this.seen = { scrollHeight: 0, clientHeight: 0 };
     this.waiting = 0;
@@ -35,6 +37,7 @@ export class Terminal {
     this.beyond = [];
     this.isBeyondWhole = true;
     this.scroller.addEventListener("scroll", () => this.onScroll(), { passive: true });
+    onIntent(this.scroller, (way) => this.onIntent(way));
     this.pill.addEventListener("click", () => this.toBottom());
     // A soft keyboard, a rotated phone, a growing prompt, rows that turn out higher than guessed: the bottom
     // stays the bottom.
@@ -54,7 +57,8 @@ export class Terminal {
     const atBottom = scrollHeight - scrollTop - clientHeight < NEAR_BOTTOM_PX;
     const moved = scrollHeight !== this.seen.scrollHeight || clientHeight !== this.seen.clientHeight;
     this.seen = { scrollHeight, clientHeight };
-    if (atBottom) {
+    if (atBottom && this.isLeaving) this.sticky = false;
+    else if (atBottom) {
       this.sticky = true;
       this.catchUp();
       this.countNew(0);
@@ -62,8 +66,15 @@ export class Terminal {
     else this.sticky = false;
   }
 
+  /** Before the page has scrolled: rows that come in every frame would undo it. @param {"up"|"down"} way */
+  onIntent(way) {
+    this.isLeaving = way === "up" && this.scroller.scrollTop > 0;
+    if (this.isLeaving) this.sticky = false;
+  }
+
   toBottom() {
     this.sticky = true;
+    this.isLeaving = false;
     this.catchUp();
     this.scroller.scrollTop = this.scroller.scrollHeight;
     this.seen = { scrollHeight: this.scroller.scrollHeight, clientHeight: this.scroller.clientHeight };
