@@ -305,6 +305,15 @@ async def test_a_question_and_an_answer_are_there_whole_and_once(core: Core, poi
         await call_once(alice, answer)
     everything = (await core.call(wire.Messages())).messages
     assert [each.body for each in everything if each.answers == asked.question_id] == ["yes"]
+
+    again = await call_once(bob, wire.Ask(to="alice", question="and now?"))
+    take_back = wire.CancelLooseEnd(kind="question", loose_end_id=again.question_id)
+    await dies_of(bob, take_back)
+    assert len((await core.call(wire.Questions(all=True))).questions) == (not kept)
+    with pytest.raises(Conflict) if kept else contextlib.nullcontext():
+        await call_once(bob, take_back)
+    notices = [each for each in (await core.call(wire.Messages())).messages if "ask_closed" in each.body]
+    assert [(each.to, each.in_reply_to) for each in notices] == [("alice", again.message_id)]
     assert await broken(core) == []
 
 
