@@ -136,7 +136,9 @@ def _remarks(message: Message) -> list[str]:
     remarks = []
     if message.in_reply_to is not None:
         remarks.append(f"in reply to message {message.in_reply_to}")
-    if message.asks is not None:
+    if message.asks is not None and message.asks_closed:
+        remarks.append(f"asked you question {message.asks}, closed by now: nobody waits for an answer")
+    elif message.asks is not None:
         remarks.append(f"asks you question {message.asks}: answer with the answer tool, id {message.asks}")
     if message.answers is not None:
         remarks.append(

@@ -69,7 +69,8 @@ class Message(Model):
     """One message as its recipient, or the operator, sees it.
 
     `asks` is the question that it carries to whoever shall answer it, `answers` the question that it
-    answers, or tells the end of. Core sets both; a message that was merely sent has neither.
+    answers, or tells the end of. Core sets both; a message that was merely sent has neither. With
+    `asks_closed`, nobody waited for the answer any more when the message was handed out.
     """
 
     id: int
@@ -81,6 +82,7 @@ class Message(Model):
     broadcast: bool = False
     redelivered: bool = False
     asks: int | None = None
+    asks_closed: bool = False
     answers: int | None = None
 
 

@@ -4,7 +4,7 @@
  *
  * @typedef {{id: number, sender: string, to: string, body: string, sent_at_ms: number,
  *   in_reply_to: number|null, broadcast: boolean, redelivered: boolean, asks: number|null,
- *   answers: number|null}} Message
+ *   asks_closed: boolean, answers: number|null}} Message
  * @typedef {{messages: Message[], cut: boolean}} MessageThread
  *
  * @typedef {"offline"|"idle"|"thinking"|"compacting"|"rate_limited"|"needs_login"|"waiting_for_you"} Badge

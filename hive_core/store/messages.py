@@ -26,6 +26,7 @@ from sqlalchemy import cast as cast_to
 
 from hive_core.store.prepared import Prepared
 from hive_core.store.schema import message as table
+from hive_core.store.schema import question
 from hive_shared.names import OPERATOR
 from hive_shared.wire import Message, batch
 
@@ -93,6 +94,9 @@ _TAKE_OUT: Final = (
     .where(_THIS, _IS_ASIDE)
     .values(lease=None, acked_at_ms=bindparam("now_ms"))
     .returning(table.c.recipient)
+)
+_CLOSED: Final = select(question.c.id).where(
+    question.c.id.in_(bindparam("ids", expanding=True)), question.c.closed != ""
 )
 _OF_KEY: Final = (
     select(table.c.id)
@@ -172,7 +176,19 @@ def lease_next(connection: Connection, to: str, maximum: int, owner: str) -> lis
     if messages:
         # They are the first of those in the order of ids, so the last id says it all.
         _LEASE.run(connection, {"to": to, "last": messages[-1].id, "owner": owner})
-    return messages
+    return _with_what_is_asked(connection, messages)
+
+
+def _with_what_is_asked(connection: Connection, messages: list[Message]) -> list[Message]:
+    """Marked where a question was closed while its message waited; few messages ask anything."""
+    asked = [message.asks for message in messages if message.asks is not None]
+    if not asked:
+        return messages
+    closed = set(_ids(connection, _CLOSED, {"ids": asked}))
+    return [
+        message.model_copy(update={"asks_closed": True}) if message.asks in closed else message
+        for message in messages
+    ]
 
 
 def release(connection: Connection, owner: str) -> list[int]:

@@ -253,6 +253,24 @@ async def test_who_was_asked_hears_that_nobody_waits_any_more(tmp_path: Path, en
 
 
 @ENDS
+@pytest.mark.parametrize("when", ["waits", "in-hand"])
+async def test_a_question_that_was_closed_before_it_is_handed_out_says_so(
+    tmp_path: Path, end: End, why: str, when: str
+) -> None:
+    async with hive(tmp_path) as parts:
+        other = await ask(parts, CAROL)
+        asked = await ask(parts, ttl_seconds=3600)
+        if when == "in-hand":
+            assert [message.asks_closed for message in await parts.take("bob")] == [False, False]
+            await end(parts, asked)
+            parts.broker.release("c1")  # its turn was cut short, and comes again
+        else:
+            await end(parts, asked)
+        handed = [(message.asks, message.asks_closed) for message in await parts.take("bob")]
+        assert handed == [(other.id, False), (asked.id, True), (None, False)], why
+
+
+@ENDS
 async def test_one_that_was_destroyed_is_told_nothing(tmp_path: Path, end: End, why: str) -> None:
     async with hive(tmp_path) as parts:
         asked = await ask(parts, ttl_seconds=3600)
