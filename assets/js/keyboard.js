@@ -30,6 +30,7 @@ export const KEYS = [
   { keys: "g c", words: "containers", group: "go to", act: goTo("containers") },
   { keys: "g k", words: "kept state", group: "go to", act: goTo("tombstones") },
   { keys: "g q", words: "questions", group: "go to", act: goTo("questions") },
+  { keys: "g p", words: "calls that wait for your permission", group: "go to", act: goTo("permissions") },
   { keys: "g i", words: "inbox", group: "go to", act: goTo("inbox") },
   { keys: "g a", words: "approvals", group: "go to", act: goTo("approvals") },
   { keys: "g m", words: "message flow", group: "go to", act: goTo("flow") },
@@ -39,6 +40,8 @@ export const KEYS = [
   { keys: "o", words: "open the row, or go into it (also Enter)", group: "rows", act: () => openRow() },
   { keys: "r", words: "write in the row: a note, an answer, a reply", group: "rows", on: HIVE, act: writeInRow },
   { keys: "l", words: "log of the row's agent", group: "rows", on: HIVE, act: pressInRow("logs") },
+  { keys: "n", words: "notes of the row's agent", group: "rows", on: HIVE, act: pressInRow("notes") },
+  { keys: "p", words: "permission rules for the row's agent", group: "rows", on: HIVE, act: pressInRow("rules") },
   { keys: "h", words: "history of the row's agent", group: "rows", on: HIVE, act: pressInRow("history") },
   { keys: "c", words: "copy the row", group: "rows", on: AGENT },
   { keys: "w", words: "write a message", group: "page", on: HIVE, act: focusOn("#compose textarea") },
@@ -133,10 +136,10 @@ function onEscape(event) {
   return close instanceof HTMLElement ? close.click() : undefined;
 }
 
-/** @param {string} section its id; none: the top */
+/** Of an agent's page too, where it has that section. @param {string} section its id; none: the top */
 function goTo(section) {
   return (/** @type {PageKind} */ kind) => {
-    if (kind === "hive") reach(section);
+    if (kind === "hive" || (section && document.querySelector(`#${section}:not([hidden])`))) reach(section);
     else location.assign(here(section ? `/#${section}` : "/"));
   };
 }

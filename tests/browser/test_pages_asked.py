@@ -30,6 +30,11 @@ def test_a_call_that_waits_is_shown_and_answered_on_its_agents_page(hive: MockHi
     expect(page.locator("#permission-list > li")).to_have_count(1)
     expect(page).to_have_title("✋ alice · hyperhive")
 
+    page.keyboard.press("Escape")
+    for key in ("g", "p"):
+        page.keyboard.press(key)
+    expect(page.locator("#permissions-title")).to_be_focused()
+
     card.get_by_label("if you deny it").fill("not to")
     hive.ask_for(make, permission(7, "Edit", {"file_path": "/state/a.md"}))
     expect(page.locator("#permission-list > li")).to_have_count(2)

@@ -17,7 +17,7 @@ def opened(page: Page, hive: MockHive, link: str = "/") -> Locator:
     page.goto(link)
     expect(page.locator("#connection")).to_have_attribute("data-kind", "live")
     if link == "/":
-        page.get_by_role("button", name="Permission rules of alice").click()
+        page.get_by_role("button", name="Logs of alice").press("p")
     return page.get_by_role("complementary", name="Rules for alice")
 
 
