@@ -108,7 +108,7 @@ function rowOf(rule) {
   const allows = decision === "allow";
   return h(
     "li",
-    { class: `card ${allows ? "tone-idle" : "tone-bad"}` },
+    { class: `card ${isBypass(rule) ? "tone-warn" : allows ? "tone-idle" : "tone-bad"}` },
     h(
       "div",
       { class: "line" },
