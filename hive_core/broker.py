@@ -641,6 +641,7 @@ class Broker:
             return await self._ack_with(recipient, ids, following)
         return await self._store.write(
             lambda connection: messages.ack(connection, recipient, ids, self._clock()),
+            patient=True,  # the work is done, and nothing else waits for it
             committed=partial(self._acked, recipient),
         )
 

@@ -14,6 +14,7 @@ import os
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ Work = Callable[[Connection], T]
 BUSY_SECONDS: Final = 5.0  # how long another program, such as a backup, may hold the write lock
 BATCH_MAX_JOBS: Final = 256  # of one commit, so that the first of them does not wait for ever
 QUEUE_MAX_JOBS: Final = 10_000
+PATIENCE_SECONDS: Final = 0.002
 READERS: Final = 2
 DIRECTORY_MODE: Final = 0o700
 FILE_MODE: Final = 0o600
@@ -71,16 +73,27 @@ class Store:
         return self._closed
 
     async def write(
-        self, work: Work[T], *, durable: bool = True, committed: Callable[[T], None] | None = None
+        self,
+        work: Work[T],
+        *,
+        durable: bool = True,
+        patient: bool = False,
+        committed: Callable[[T], None] | None = None,
     ) -> T:
         """What `work` returns, once it is committed; see `submit`."""
-        return await self.submit(work, durable=durable, committed=committed)
+        return await self.submit(work, durable=durable, patient=patient, committed=committed)
 
     def submit(
-        self, work: Work[T], *, durable: bool = True, committed: Callable[[T], None] | None = None
+        self,
+        work: Work[T],
+        *,
+        durable: bool = True,
+        patient: bool = False,
+        committed: Callable[[T], None] | None = None,
     ) -> "asyncio.Future[T]":
         """Queue `work` for the next commit; it runs whether or not anybody awaits the future.
 
+        `patient` work lets others come first that then share its commit, for `PATIENCE_SECONDS` at most.
         `durable` waits for the disk; otherwise the write survives a killed process but perhaps not
         a power cut. `committed` is called on the event loop with the result, in commit order and
         before the future resolves: the place to update what is cached in memory. An exception of
@@ -88,7 +101,7 @@ class Store:
         """
         if self._closed:
             raise Unavailable(f"the store {self.path} is closed; the daemon is shutting down")
-        return self._writer.put(work, durable, committed)
+        return self._writer.put(work, durable, patient, committed)
 
     async def read(self, work: Work[T]) -> T:
         """What `work` returns, run in a read-only transaction that sees one state of the database."""
@@ -145,6 +158,7 @@ class _Job(Generic[T]):
 
     work: Work[T]
     durable: bool
+    patient: bool
     committed: Callable[[T], None] | None
     future: "asyncio.Future[T]"
     about: dict[str, tuple[Value, ...]]  # the ids that log lines of whoever asked for it would have
@@ -180,10 +194,12 @@ class _Writer(threading.Thread):
         """How many writes wait."""
         return self._jobs.qsize()
 
-    def put(self, work: Work[T], durable: bool, committed: Callable[[T], None] | None) -> "asyncio.Future[T]":
+    def put(
+        self, work: Work[T], durable: bool, patient: bool, committed: Callable[[T], None] | None
+    ) -> "asyncio.Future[T]":
         if self._jobs.qsize() >= QUEUE_MAX_JOBS:
             raise Unavailable(f"{QUEUE_MAX_JOBS} writes wait for the disk already; try again in a moment")
-        job = _Job(work, durable, committed, self._loop.create_future(), bound())
+        job = _Job(work, durable, patient, committed, self._loop.create_future(), bound())
         self._jobs.put(job)
         return job.future
 
@@ -213,12 +229,15 @@ class _Writer(threading.Thread):
         """All jobs that wait, at least one; and whether they are the last ones."""
         batch: list[_Job[Any]] = []
         job = self._jobs.get()
+        until, patient = time.monotonic() + PATIENCE_SECONDS, True
         while job is not None:
             batch.append(job)
+            patient = patient and job.patient
             if len(batch) == BATCH_MAX_JOBS:
                 return batch, False
             try:
-                job = self._jobs.get_nowait()
+                # A commit takes as long for one as for many: an ack alone would hold up the next send.
+                job = self._jobs.get(patient, max(0.0, until - time.monotonic()))
             except queue.Empty:
                 return batch, False
         return batch, True

@@ -53,6 +53,31 @@ async def test_concurrent_writes_share_commits(tmp_path: Path) -> None:
     await store.close()
 
 
+async def test_patient_work_shares_the_commit_of_what_comes_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hive_core.store.engine.PATIENCE_SECONDS", 3600.0)  # it ends with the next one
+    store = await Store.open(tmp_path / "broker.sqlite")
+    commits: list[int] = []
+    with before_commits(lambda: commits.append(1)):
+        patient = [store.submit(add_host(f"patient-{number}"), patient=True) for number in range(2)]
+        await asyncio.sleep(0.05)  # time enough to be committed, were they not patient
+        assert not any(each.done() for each in patient)
+        await store.write(add_host("next"))
+        await asyncio.gather(*patient)
+    assert len(commits) == 1
+    assert await hosts(store) == ["next", "patient-0", "patient-1"]
+    await store.close()
+
+
+async def test_patient_work_that_nobody_follows_is_committed_by_itself(tmp_path: Path) -> None:
+    store = await Store.open(tmp_path / "broker.sqlite")
+    assert await store.write(add_host("alone"), patient=True) == "alone"
+    closing = store.submit(add_host("at the end"), patient=True)
+    await store.close()
+    assert await closing == "at the end"
+
+
 async def test_a_failing_work_undoes_itself_and_nobody_else(tmp_path: Path) -> None:
     store = await Store.open(tmp_path / "broker.sqlite")
 
