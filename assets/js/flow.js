@@ -5,6 +5,7 @@ import { h, one, setText, show } from "./dom.js";
 import { bodyOf, metaOf, systemBody } from "./messages.js";
 import { syncList } from "./morph.js";
 import { announce, toast } from "./notices.js";
+import { nextFrame, slice } from "./pace.js";
 import { foundBody, HistorySearch } from "./search.js";
 import { inThreads, threadLine } from "./thread.js";
 
@@ -15,6 +16,7 @@ const PAGE = 100;
 const TYPING_MS = 250;
 
 let exhausted = false;
+let isDue = false; // with the next frame
 /** @type {HiveState|null} */
 let shown = null;
 const search = new HistorySearch(() => {
@@ -27,7 +29,7 @@ export function renderFlow(state) {
   shown = state;
   const messages = search.active ? search.results(state.messages) : state.messages;
   const entries = inThreads(messages, state.messages);
-  syncList(one("#flow-list"), entries, (entry) => entry.message.id, row);
+  if (!syncList(one("#flow-list"), entries, (entry) => entry.message.id, row, slice())) goOn();
   setText(one("#flow-count"), search.active ? search.status(messages.length) : String(messages.length));
   one("#flow-list").setAttribute("aria-busy", String(search.stage === "looking"));
   show(one("#no-flow"), messages.length === 0 && search.stage !== "looking");
@@ -36,6 +38,16 @@ export function renderFlow(state) {
   const goesOn = search.stage === "more" || search.stage === "failed";
   show(one("#flow-older"), search.active ? goesOn : oldest > 1 && !exhausted && state.allowsMore);
   show(one("#flow-clear"), search.active);
+}
+
+/** Many messages at once are built over several frames, the newest first. */
+function goOn() {
+  if (isDue) return;
+  isDue = true;
+  nextFrame(() => {
+    isDue = false;
+    if (shown) renderFlow(shown);
+  });
 }
 
 function emptyWords() {

@@ -122,8 +122,8 @@ export class HiveState {
 
   /** @param {Message} message */
   addMessage(message) {
-    this.messages = newestFirst([message, ...this.messages]).slice(0, MESSAGES_MAX);
-    if (message.to === "operator") this.inbox = newestFirst([message, ...this.inbox]).slice(0, INBOX_MAX);
+    this.messages = withNew(this.messages, message, MESSAGES_MAX);
+    if (message.to === "operator") this.inbox = withNew(this.inbox, message, INBOX_MAX);
   }
 
   /** @param {Message[]} older */
@@ -161,6 +161,13 @@ export function isAfter(position, than) {
 function splitPosition(position) {
   const dash = position.lastIndexOf("-");
   return [position.slice(0, dash), Number(position.slice(dash + 1))];
+}
+
+/** They come in order but for a few, so that most need no sorting.
+ * @param {Message[]} messages newest first @param {Message} message @param {number} most */
+function withNew(messages, message, most) {
+  if (messages.length === 0 || message.id > messages[0].id) return [message, ...messages.slice(0, most - 1)];
+  return newestFirst([message, ...messages]).slice(0, most);
 }
 
 /** @param {Message[]} messages */

@@ -18,16 +18,26 @@ const KEPT = new Set(["open", "tabindex", "aria-invalid", "data-busy"]);
  * @param {readonly T[]} items
  * @param {(item: T) => string|number} keyOf
  * @param {(item: T) => HTMLElement} build
+ * @param {() => boolean} [isEnough]  asked before each row but the first that would be built: the others stay
+ *   as they are, or away, until the next call
+ * @returns {boolean} whether all is shown
  */
-export function syncList(parent, items, keyOf, build) {
+export function syncList(parent, items, keyOf, build, isEnough = () => false) {
   /** @type {Map<string, Element>} */
   const present = new Map();
   for (const child of parent.children) present.set(child.getAttribute("data-key") ?? "", child);
-  const rows = items.map((item) => {
+  let built = 0;
+  let left = 0;
+  const rows = items.flatMap((item) => {
     const key = String(keyOf(item));
     const row = present.get(key);
     present.delete(key);
-    if (row && shownItem.get(row) === item) return row;
+    if (row && shownItem.get(row) === item) return [row];
+    if (left > 0 || (built > 0 && isEnough())) {
+      left += 1;
+      return row ? [row] : [];
+    }
+    built += 1;
     const fresh = build(item);
     fresh.setAttribute("data-key", key);
     const kept = row && row.tagName === fresh.tagName ? row : fresh;
@@ -35,9 +45,10 @@ export function syncList(parent, items, keyOf, build) {
     // A busy form was passed over: the row is not up to date yet.
     if (kept.querySelector("[data-busy]")) shownItem.delete(kept);
     else shownItem.set(kept, item);
-    return kept;
+    return [kept];
   });
   arrange(parent, rows);
+  return left === 0;
 }
 
 /**

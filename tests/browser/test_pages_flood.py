@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, Route, expect
 
+from tests.browser.mock_hive import MockHive, message
+
 pytestmark = pytest.mark.browser
 
 # The tail by itself, without a stream: `take` is what the page does with each event.
@@ -165,3 +167,33 @@ def test_a_row_that_has_the_focus_keeps_it_while_its_block_fills(ask: Ask) -> No
     assert ask("shown()") == [1, 2, 3, 4, 5, 6]
     assert ask("document.querySelectorAll('#rows .block').length") == 1
     assert ask("document.activeElement === document.querySelector('#rows .row')")
+
+
+COUNT_MESSAGES = """() => {
+  let clockMs = 0;
+  performance.now = () => clockMs += 1;
+  window.built = [];
+  const added = (records) => records.reduce((sum, record) => sum + record.addedNodes.length, 0);
+  const watcher = new MutationObserver(records => built.push(added(records)));
+  watcher.observe(document.querySelector('#flow-list'), { childList: true });
+}"""
+NUMBERS = """() => [...document.querySelectorAll('#flow-list > li')].map(each => Number(each.dataset.key))"""
+
+
+def test_many_messages_at_once_are_shown_over_several_frames_the_newest_first(
+    hive: MockHive, page: Page
+) -> None:
+    page.goto("/")
+    expect(page.locator("#connection")).to_have_attribute("data-kind", "live")
+    page.evaluate(COUNT_MESSAGES)
+
+    def say_much() -> None:
+        for number in range(1, 121):
+            hive._say(message(number, "alice", "bob", f"what there is to say, for the {number}th time"))
+
+    hive.do(say_much)
+    expect(page.locator("#flow-list > li")).to_have_count(120)
+    assert page.evaluate(NUMBERS) == list(range(120, 0, -1))
+    built = page.evaluate("built")
+    assert sum(built) == 120
+    assert max(built) <= 8  # milliseconds, of which each row takes one

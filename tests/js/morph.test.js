@@ -81,6 +81,25 @@ test("a busy form and an island are not touched, and the form is brought up to d
   assert.equal(island.textContent, "mine");
 });
 
+test("of many rows some are built at a time, the first ones first, and the others stay until their turn", () => {
+  const place = list();
+  const some = (items, most) => {
+    let asked = 1;
+    return syncList(place, items, (item) => item.id, row, () => asked++ >= most);
+  };
+  const old = [3, 2, 1].map((id) => ({ id, text: "old" }));
+  assert.equal(some(old, 9), true);
+  const kept = place.lastElementChild;
+  const items = [{ id: 5, text: "new" }, { id: 4, text: "new" }, { id: 3, text: "new" }, old[1], old[2]];
+  assert.equal(some(items, 1), false);
+  assert.deepEqual(texts(place), ["#5 new", "#3 old", "#2 old", "#1 old"]);
+  assert.equal(some(items, 1), false);
+  assert.deepEqual(texts(place), ["#5 new", "#4 new", "#3 old", "#2 old", "#1 old"]);
+  assert.equal(some(items.slice(0, 4), 0), true, "one is built, however little time there is");
+  assert.deepEqual(texts(place), ["#5 new", "#4 new", "#3 new", "#2 old"]);
+  assert.equal(kept.isConnected, false, "what goes needs no time");
+});
+
 test("attributes come, change and go", () => {
   const old = h("p", { class: "a", title: "x", open: true });
   morph(old, h("p", { class: "b", lang: "en" }));
