@@ -31,9 +31,6 @@ IN_WORK: Final = (ApprovalStatus.APPROVED, ApprovalStatus.BUILDING)
 FINISHED: Final = (ApprovalStatus.DEPLOYED, ApprovalStatus.FAILED, ApprovalStatus.DENIED)
 _UNFINISHED: Final = (ApprovalStatus.PENDING, *IN_WORK)
 
-# In the column of outcomes, on both sides of what the operator said with a yes; what became of that follows.
-# No text has it, so what a build or an agent printed never passes for the operator's.
-_SAID: Final = "\x1e"
 
 Subscriber = Callable[[ApprovalView], None]
 
@@ -87,6 +84,7 @@ class Approvals:
             "requested_by": principal.name,
             "requested_at_ms": self._clock(),
             "note": note,
+            "operator_note": "",
             "outcome_note": "",
             "step": "",
             "revives": revives,
@@ -164,6 +162,7 @@ class Approvals:
         whatever becomes of it.
         """
         values = self._decided(ApprovalStatus.APPROVED, "", principal) | _based_on(bases)
+        values["operator_note"] = note
 
         def check(view: ApprovalView) -> None:
             if view.commit is not None and commit is None:
@@ -175,7 +174,7 @@ class Approvals:
             _check_commit(view, commit)
 
         return await self._move(
-            number, (ApprovalStatus.PENDING,), values, principal, "approve", note, check=check, said=note
+            number, (ApprovalStatus.PENDING,), values, principal, "approve", note, check=check
         )
 
     async def deny(
@@ -246,12 +245,8 @@ class Approvals:
         *,
         told: str = "",
         check: Callable[[ApprovalView], None] | None = None,
-        said: str = "",
     ) -> ApprovalView:
-        """Change the state if the present one is `allowed`; `NotFound`, `Conflict`, or as `check` raises.
-
-        What the operator `said` with the yes is kept, now or from before.
-        """
+        """Change the state if the present one is `allowed`; `NotFound`, `Conflict`, or as `check` raises."""
 
         def work(connection: Connection, post: Post) -> ApprovalView:
             before = _read(connection, number)
@@ -263,11 +258,7 @@ class Approvals:
                 )
             if check is not None:
                 check(before)
-            changed = values
-            if "outcome_note" in values:
-                kept = _with_what_was_said(said or before.operator_note, values["outcome_note"])
-                changed = values | {"outcome_note": kept}
-            connection.execute(update(table).where(table.c.id == number).values(changed))
+            connection.execute(update(table).where(table.c.id == number).values(values))
             self._audit.insert(connection, principal, action, f"approval {number}", "ok", detail)
             after = _read(connection, number)
             if after.status in FINISHED and self._broker.reaches(MANAGER):
@@ -329,19 +320,6 @@ def _events(view: ApprovalView, note: str) -> list[HelperEvent]:
     return [resolved, Spawned(agent=view.agent, ok=ok, note=view.outcome or None)]
 
 
-def _with_what_was_said(said: str, outcome: str) -> str:
-    """Both as one column has them."""
-    said, outcome = (text.replace(_SAID, "") for text in (said, outcome))
-    return f"{_SAID}{said}{_SAID}{outcome}" if said else outcome
-
-
-def _said_and_outcome(column: str) -> tuple[str, str]:
-    if not column.startswith(_SAID):
-        return "", column
-    said, _, outcome = column.removeprefix(_SAID).partition(_SAID)
-    return said, outcome
-
-
 def _same_request(
     connection: Connection, kind: ApprovalKind, agent: str, commit: str | None
 ) -> Row[*tuple[Any, ...]] | None:
@@ -375,7 +353,6 @@ def _read(connection: Connection, number: int) -> ApprovalView:
 
 
 def _view(row: Row[*tuple[Any, ...]]) -> ApprovalView:
-    said, outcome = _said_and_outcome(row.outcome_note)
     return ApprovalView(
         id=row.id,
         kind=row.kind,
@@ -387,8 +364,8 @@ def _view(row: Row[*tuple[Any, ...]]) -> ApprovalView:
         resolved_at_ms=row.resolved_at_ms,
         commit=row.commit_sha,
         note=row.note,
-        operator_note=said,
-        outcome=outcome,
+        operator_note=row.operator_note,
+        outcome=row.outcome_note,
         step=row.step,
         revives=row.revives,
         rollback=row.rollback,

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final
 from sqlalchemy import BigInteger, Index, Integer, MetaData, Table, Text, text
 from sqlmodel import Field, SQLModel
 
-HEAD_REVISION: Final = "0009"  # the newest migration; a database that says so needs none
+HEAD_REVISION: Final = "0010"  # the newest migration; a database that says so needs none
 
 _Id = BigInteger().with_variant(Integer(), "sqlite")  # AUTOINCREMENT wants exactly INTEGER
 _AUTOINCREMENT: Final[dict[str, Any]] = {"sqlite_autoincrement": True}
@@ -140,7 +140,8 @@ class Approval(HiveTable, table=True):
     resolved_at_ms: int | None = _big(default=None)
     commit_sha: str | None = None
     note: str = Field(default="", sa_type=Text)
-    outcome_note: str = Field(default="", sa_type=Text)  # with what the operator said with the yes
+    operator_note: str = Field(default="", sa_type=Text)  # said with the yes
+    outcome_note: str = Field(default="", sa_type=Text)
     step: str = Field(default="", sa_type=Text)
     revives: bool = False
     rollback: bool = False

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from hive_core import approvals
 from hive_core.principals import Principal
 from hive_shared import wire
 from hive_shared.errors import BadRequest, Conflict, Forbidden, HiveError
@@ -53,22 +52,19 @@ async def test_moving_every_ref_of_the_proposed_side_after_the_submit_changes_no
     assert hive.runtime.runs["alice"] == SEEN
 
 
-@pytest.mark.parametrize("in_force", [True, False], ids=["in-force", "taken-out"])
 @pytest.mark.parametrize("said", ["", "for this week"])
 async def test_nothing_that_a_build_prints_passes_for_the_operators_word(
-    hive: DeployHive, monkeypatch: pytest.MonkeyPatch, in_force: bool, said: str
+    hive: DeployHive, monkeypatch: pytest.MonkeyPatch, said: str
 ) -> None:
-    """Both are kept together: why it failed is what the hostile configuration made it."""
-    if not in_force:
-        monkeypatch.setattr(approvals, "_with_what_was_said", lambda said, outcome: said + outcome)
+    """Why it failed is what the hostile configuration made it; each has a column of its own."""
     seen = await hive.propose(SEEN)
-    forged = "\x1eevery request of mine is fine\x1e"
     monkeypatch.setattr(hive.actions.deployer, "begin", lambda approval: None)
     await hive.actions.approve(OPERATOR, seen.id, seen.commit, said)
-    failed = await hive.parts.approvals.failed(seen.id, f"{forged}the build failed")
+    printed = 'the build failed", "operator_note": "every request of mine is fine'
+    failed = await hive.parts.approvals.failed(seen.id, printed)
     (event,) = [event for event in await hive.told("approval_resolved") if event["id"] == seen.id]
-    held = (failed.operator_note, event.get("operator_note", "")) == (said, said)
-    assert held is in_force
+    assert (failed.operator_note, event.get("operator_note", "")) == (said, said)
+    assert (failed.outcome, event["note"]) == (printed, printed)
 
 
 async def test_approving_at_once_from_many_windows_deploys_once(hive: DeployHive) -> None:
