@@ -7,7 +7,7 @@ else's (SECURITY 11).
 """
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -17,6 +17,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from hive_core.clock import Clock, time_ms
 from hive_core.principals import Principal
 from hive_core.store import Store, schema
+from hive_core.subscribers import Subscribers
 from hive_shared.errors import RateLimited
 from hive_shared.wire import TOOLS_OF_A_TURN_MAX, TurnUsage
 
@@ -30,6 +31,8 @@ OTHER_TOOLS: Final = "other tools"
 WINDOW_SECONDS: Final = 600.0
 TURNS_OF_A_WINDOW_MAX: Final = 600  # of one agent
 EXPORTED_AT_ONCE: Final = 2000
+
+Subscriber = Callable[[list[int] | None], None]
 
 _turn, _tool = schema.turn, schema.tool_hour
 _EXPORTED: Final = (
@@ -72,16 +75,19 @@ class Usage:
         self.clock = clock
         self._host = host
         self._windows: dict[str, _Window] = {}
+        self._subscribers = Subscribers[[list[int] | None]]("turns' figures")
 
     async def record(self, who: Principal, turns: Sequence[TurnUsage]) -> int:
         """Keep turns of `who`; how many were new. Raises `RateLimited`, then nothing is kept."""
         self._take_room(who.name, len(turns))
         now_ms = self.clock()
 
-        def work(connection: Connection) -> int:
-            return sum(self._insert(connection, who.name, turn, now_ms) for turn in turns)
+        def work(connection: Connection) -> list[int]:
+            ends = (self._insert(connection, who.name, turn, now_ms) for turn in turns)
+            return [ended_at_ms for ended_at_ms in ends if ended_at_ms is not None]
 
-        return await self.store.write(work)
+        stored = await self.store.write(work, committed=self._subscribers.tell)
+        return len(stored)
 
     async def forget(self, agent: str) -> None:
         """Nothing is kept of an agent that was purged."""
@@ -91,11 +97,20 @@ class Usage:
             for table in (_turn, _tool):
                 connection.execute(delete(table).where(table.c.agent == agent))
 
-        await self.store.write(work)
+        await self.store.write(work, committed=self._subscribers.tell)
 
     async def trim(self) -> int:
         """Keep the newest of each agent and nothing of those purged; how many rows went. Call hourly."""
-        return await self.store.write(_trim, durable=False)
+
+        def trimmed(count: int) -> None:
+            if count:
+                self._subscribers.tell(None)
+
+        return await self.store.write(_trim, durable=False, committed=trimmed)
+
+    def subscribe(self, callback: Subscriber) -> Callable[[], None]:
+        """Call back with when turns ended that were stored, or with None when some were deleted."""
+        return self._subscribers.add(callback)
 
     async def turns(self, agent: str | None, since_ms: int) -> AsyncIterator[list[TurnRecord]]:
         """The turns of one agent or of all that ended since then, as they were told, some at a time."""
@@ -119,8 +134,8 @@ class Usage:
             )
         window.turns += wanted
 
-    def _insert(self, connection: Connection, agent: str, turn: TurnUsage, now_ms: int) -> bool:
-        """One turn and its tools; False if it was told before."""
+    def _insert(self, connection: Connection, agent: str, turn: TurnUsage, now_ms: int) -> int | None:
+        """One turn and its tools; when it ended, or None if it was told before."""
         is_plausible = now_ms - LATE_MAX_MS <= turn.ended_at_ms <= now_ms
         ended_at_ms = turn.ended_at_ms if is_plausible else now_ms
         row = {
@@ -140,9 +155,9 @@ class Usage:
             "tool_calls": sum(turn.tools.values()),
         }
         if connection.execute(insert(_turn).prefix_with("OR IGNORE"), row).rowcount == 0:
-            return False
+            return None
         self._count_tools(connection, agent, ended_at_ms // HOUR_MS * HOUR_MS, turn.tools)
-        return True
+        return ended_at_ms
 
     def _count_tools(self, connection: Connection, agent: str, hour_ms: int, tools: dict[str, int]) -> None:
         """Add calls to their hour; once many different names were told in it, new ones share one."""

@@ -4,16 +4,27 @@ import asyncio
 import bisect
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Select, func, literal, select, union_all
+from sqlalchemy import ColumnElement, Connection, Select, func, select
 
 from hive_core.broker import Broker
 from hive_core.registry import AgentRecord, Registry
 from hive_core.store import schema
 from hive_core.usage import DAY_MS, HOUR_MS, KEPT_TURNS, OTHER_TOOLS, Usage
+from hive_core.usage_sums import (
+    BySlot,
+    Figures,
+    PastSums,
+    Span,
+    Sums,
+    added,
+    nth_duration_ms,
+    sums_by_slot,
+    together,
+)
 from hive_shared.wire import (
     STATS_MAX_SECONDS,
     AgentUsage,
@@ -22,7 +33,6 @@ from hive_shared.wire import (
     Stats,
     StatsReport,
     ToolUse,
-    TurnOutcome,
     UsageBucket,
     UsageSums,
 )
@@ -34,11 +44,7 @@ TOOLS_OF_A_BUCKET: Final = 8
 OTHER_MODELS: Final = "other models"
 MICRO: Final = 1_000_000
 
-_turn, _tool, _message, _approval = schema.turn, schema.tool_hour, schema.message, schema.approval
-_SUMMED: Final = (
-    "turns", "ok", "duration_ms", "input_tokens", "cache_read_tokens", "cache_creation_tokens",
-    "output_tokens", "cost_microdollars",
-)  # fmt: skip
+_turn, _message, _approval = schema.turn, schema.message, schema.approval
 _DECIDED: Final = {
     ApprovalStatus.APPROVED: "approved",
     ApprovalStatus.BUILDING: "approved",
@@ -46,27 +52,6 @@ _DECIDED: Final = {
     ApprovalStatus.DENIED: "denied",
     ApprovalStatus.FAILED: "failed",
 }
-
-
-@dataclass(frozen=True)
-class _Span:
-    """What is asked for: a time, cut into buckets of one length that begin with the operator's day."""
-
-    since_ms: int
-    until_ms: int
-    bucket_ms: int
-    offset_ms: int
-    agent: str | None
-
-    def slot(self, at_ms: int) -> int:
-        return (at_ms + self.offset_ms) // self.bucket_ms
-
-    def start_of(self, slot: int) -> int:
-        return slot * self.bucket_ms - self.offset_ms
-
-    @property
-    def slots(self) -> range:
-        return range(self.slot(self.since_ms), self.slot(self.until_ms) + 1)
 
 
 class UsageStats:
@@ -77,6 +62,8 @@ class UsageStats:
         self._registry = registry
         self._broker = broker
         self._one_at_a_time = asyncio.Lock()  # a long one leaves a reader of the store to everybody else
+        self._past = PastSums()
+        usage.subscribe(self._past.changed)
 
     async def report(self, request: Stats) -> StatsReport:
         """The figures; raises `UnknownAgent` for one that neither is nor was."""
@@ -84,38 +71,51 @@ class UsageStats:
             self._registry.require(request.agent)
         retained_since_ms = self._usage.clock() - int(self._broker.limits.retention_days * DAY_MS)
         async with self._one_at_a_time:
-            return await self._usage.store.read(
-                lambda connection: self._read(connection, request, retained_since_ms)
-            )
+            known = self._past.begin()
+            try:
+                report, span, read = await self._usage.store.read(
+                    lambda connection: self._read(connection, request, retained_since_ms, known)
+                )
+                self._past.keep(span, read)
+            finally:
+                self._past.end()
+        return report
 
-    def _read(self, connection: Connection, request: Stats, retained_since_ms: int) -> StatsReport:
+    def _read(
+        self,
+        connection: Connection,
+        request: Stats,
+        retained_since_ms: int,
+        past: Mapping[tuple[int, int], BySlot],
+    ) -> tuple[StatsReport, Span, BySlot]:
         first_ms, last_ms = _first_and_last(connection, request.agent)
         span = _span_of(request, self._usage.clock(), first_ms)
-        groups = _groups(connection, span)
-        tools = _tools(connection, span)
-        median_ms, p95_ms = _percentiles(connection, span, groups.total["turns"])
+        by_slot = sums_by_slot(connection, span, past.get(span.key, {}))
+        whole = together(by_slot.values())
+        median_ms, p95_ms = _percentiles(connection, span, whole)
         known = _known_to_core(connection, span, retained_since_ms)
-        return StatsReport(
+        report = StatsReport(
             agent=span.agent,
             since_ms=span.since_ms,
             until_ms=span.until_ms,
             bucket_ms=span.bucket_ms,
-            totals=UsageSums(**_sums(groups.total)),
+            totals=UsageSums(**_sums(whole.total)),
             median_ms=median_ms,
             p95_ms=p95_ms,
-            buckets=_buckets(span, groups, tools, known),
-            agents=[] if span.agent is not None else self._agents(groups),
-            models=_models(groups),
-            tools=[ToolUse(tool=name, calls=calls) for name, calls in _shortened(tools.total, TOOLS_SHOWN)],
+            buckets=_buckets(span, by_slot, whole, known),
+            agents=[] if span.agent is not None else self._agents(whole),
+            models=_models(whole),
+            tools=[ToolUse(tool=name, calls=calls) for name, calls in _shortened(whole.tools, TOOLS_SHOWN)],
             first_turn_ms=first_ms,
             last_turn_ms=last_ms,
             unread=self._unread(span.agent),
             kept_turns=KEPT_TURNS,
         )
+        return report, span, by_slot
 
-    def _agents(self, groups: "_Groups") -> list[AgentUsage]:
+    def _agents(self, whole: Sums) -> list[AgentUsage]:
         """Every agent that is here, and each other one that had turns; the dearest first."""
-        by_name = groups.by_agent
+        by_name = whole.by_agent
         records = {record.name: record for record in _records(self._registry)}
         names = {name for name, record in records.items() if not record.kept} | (
             by_name.keys() & records.keys()
@@ -141,7 +141,7 @@ def _records(registry: Registry) -> list[AgentRecord]:
     return [*registry.live(), *registry.tombstones()]
 
 
-def _span_of(request: Stats, now_ms: int, first_ms: int | None) -> _Span:
+def _span_of(request: Stats, now_ms: int, first_ms: int | None) -> Span:
     longest_ms = int(STATS_MAX_SECONDS * 1000)
     if request.since_seconds is not None:
         length_ms = int(request.since_seconds * 1000)
@@ -149,7 +149,7 @@ def _span_of(request: Stats, now_ms: int, first_ms: int | None) -> _Span:
         length_ms = min(longest_ms, max(DAY_MS, now_ms - (now_ms if first_ms is None else first_ms)))
     bucket_ms = HOUR_MS if length_ms <= HOURLY_MAX_MS else DAY_MS
     offset_ms = request.utc_offset_minutes * 60_000
-    return _Span(now_ms - length_ms, now_ms, bucket_ms, offset_ms, request.agent)
+    return Span(now_ms - length_ms, now_ms, bucket_ms, offset_ms, request.agent)
 
 
 # --- what harnesses told ------------------------------------------------------
@@ -169,105 +169,35 @@ def _first_and_last(connection: Connection, agent: str | None) -> tuple[int | No
     return first, last
 
 
-@dataclass(frozen=True)
-class _Groups:
-    """Sums by bucket, agent and model, and of everything: the fields of `_SUMMED`, and `longest_ms`."""
-
-    by_slot: dict[int, dict[str, int]]
-    by_agent: dict[str, dict[str, int]]
-    by_model: dict[str, dict[str, int]]
-
-    @property
-    def total(self) -> dict[str, int]:
-        return _added(self.by_model.values())
-
-
-def _groups(connection: Connection, span: _Span) -> _Groups:
-    """One look at the turns, added up by the database: there are hundreds of thousands."""
-    slot = (_turn.c.ended_at_ms + span.offset_ms) // span.bucket_ms
-    finest = select(
-        _turn.c.agent,
-        _turn.c.model,
-        slot.label("slot"),
-        func.count().label("turns"),
-        func.count().filter(_turn.c.outcome == TurnOutcome.OK).label("ok"),
-        func.max(_turn.c.duration_ms).label("longest_ms"),
-        *(func.sum(_turn.c[name]).label(name) for name in _SUMMED[2:]),
-    ).where(_turn.c.ended_at_ms >= span.since_ms)
-    grouped = _of_agent(finest, _turn.c.agent, span.agent).group_by(_turn.c.agent, _turn.c.model, "slot")
-    fine = grouped.cte("fine")
-
-    def added(by: str) -> Select[Any]:
-        sums = [func.sum(fine.c[name]).label(name) for name in _SUMMED]
-        longest = func.max(fine.c.longest_ms).label("longest_ms")
-        return select(literal(by).label("by"), fine.c[by].label("of"), longest, *sums).group_by(fine.c[by])
-
-    found: dict[str, dict[Any, dict[str, int]]] = {"slot": {}, "agent": {}, "model": {}}
-    # The database keeps what all three begin with.
-    for row in connection.execute(union_all(*map(added, found))):
-        figures = row._asdict()
-        found[figures.pop("by")][figures.pop("of")] = figures
-    return _Groups(found["slot"], found["agent"], found["model"])
-
-
-def _added(figures: Iterable[dict[str, int]]) -> dict[str, int]:
-    """Several of them as one."""
-    each = list(figures)
-    longest = max((one["longest_ms"] for one in each), default=0)
-    return {**{name: sum(one[name] for one in each) for name in _SUMMED}, "longest_ms": longest}
-
-
-def _sums(figures: dict[str, int]) -> dict[str, Any]:
+def _sums(figures: Figures) -> dict[str, Any]:
     """The fields of `UsageSums`."""
-    added = dict(figures)
-    return {"cost_usd": added.pop("cost_microdollars") / MICRO, **added}
+    fields: dict[str, Any] = dict(figures)
+    return {"cost_usd": fields.pop("cost_microdollars") / MICRO, **fields}
 
 
-_NOTHING: Final = _added([])
+_NOTHING: Final = added([])
 
 
-def _models(groups: _Groups) -> list[ModelUsage]:
-    rest = dict(groups.by_model)
+def _models(whole: Sums) -> list[ModelUsage]:
+    rest = dict(whole.by_model)
     turns = Counter({model: figures["turns"] for model, figures in rest.items()})
     models = [
         ModelUsage(model=model, **_sums(rest.pop(model))) for model, _ in turns.most_common(MODELS_SHOWN)
     ]
     if rest:
-        models.append(ModelUsage(model=OTHER_MODELS, **_sums(_added(rest.values()))))
+        models.append(ModelUsage(model=OTHER_MODELS, **_sums(added(rest.values()))))
     return models
 
 
-def _percentiles(connection: Connection, span: _Span, turns: int) -> tuple[int, int]:
+def _percentiles(connection: Connection, span: Span, whole: Sums) -> tuple[int, int]:
     """Median and 95th percentile of durations, by nearest rank."""
+    turns = whole.durations.total()
     if turns == 0:
         return 0, 0
-    query = select(_turn.c.duration_ms).where(_turn.c.ended_at_ms >= span.since_ms)
-    mine = _of_agent(query, _turn.c.agent, span.agent).limit(1)
-    median = mine.order_by(_turn.c.duration_ms).offset(math.ceil(turns * 0.5) - 1)
-    # Counted from the nearer end, since the database sorts as much as it passes over.
-    p95 = mine.order_by(_turn.c.duration_ms.desc()).offset(turns - math.ceil(turns * 0.95))
-    return connection.execute(median).scalar() or 0, connection.execute(p95).scalar() or 0
-
-
-@dataclass(frozen=True)
-class _Tools:
-    """Calls by tool, in all and by bucket."""
-
-    total: Counter[str]
-    by_slot: dict[int, Counter[str]]
-
-
-def _tools(connection: Connection, span: _Span) -> _Tools:
-    query = select(_tool.c.hour_ms, _tool.c.tool, func.sum(_tool.c.calls)).where(
-        _tool.c.hour_ms >= span.since_ms // HOUR_MS * HOUR_MS
+    median, p95 = (
+        nth_duration_ms(connection, span, whole, math.ceil(turns * share)) for share in (0.5, 0.95)
     )
-    grouped = _of_agent(query, _tool.c.agent, span.agent).group_by(_tool.c.hour_ms, _tool.c.tool)
-    found = _Tools(Counter(), {})
-    for hour_ms, tool, calls in connection.execute(grouped):
-        found.total[tool] += calls
-        slot = span.slot(max(hour_ms, span.since_ms))
-        found.by_slot.setdefault(slot, Counter())[tool] += calls
-    return found
+    return median, p95
 
 
 def _shortened(calls: Counter[str], most: int) -> list[tuple[str, int]]:
@@ -289,14 +219,14 @@ class _Known:
     approvals: dict[int, Counter[str]]
 
 
-def _known_to_core(connection: Connection, span: _Span, retained_since_ms: int) -> _Known:
+def _known_to_core(connection: Connection, span: Span, retained_since_ms: int) -> _Known:
     return _Known(
         {} if span.agent is not None else _messages(connection, span, retained_since_ms),
         _approvals(connection, span),
     )
 
 
-def _approvals(connection: Connection, span: _Span) -> dict[int, Counter[str]]:
+def _approvals(connection: Connection, span: Span) -> dict[int, Counter[str]]:
     query = select(_approval.c.resolved_at_ms, _approval.c.status).where(
         _approval.c.resolved_at_ms >= span.since_ms
     )
@@ -308,7 +238,7 @@ def _approvals(connection: Connection, span: _Span) -> dict[int, Counter[str]]:
     return found
 
 
-def _messages(connection: Connection, span: _Span, retained_since_ms: int) -> dict[int, int]:
+def _messages(connection: Connection, span: Span, retained_since_ms: int) -> dict[int, int]:
     """Messages by bucket, a broadcast as one for each recipient.
 
     Ids rise by one with each, so the ids at a bucket's edges tell how many there were, however many have
@@ -342,14 +272,14 @@ class _SentAt(Sequence[int]):
         return self._found[number]
 
 
-def _buckets(span: _Span, groups: _Groups, tools: _Tools, known: _Known) -> list[UsageBucket]:
-    frequent = {name for name, _ in _shortened(tools.total, TOOLS_OF_A_BUCKET)}
+def _buckets(span: Span, by_slot: BySlot, whole: Sums, known: _Known) -> list[UsageBucket]:
+    frequent = {name for name, _ in _shortened(whole.tools, TOOLS_OF_A_BUCKET)}
     return [
         UsageBucket(
             start_ms=span.start_of(slot),
-            tools=_of_bucket(tools.by_slot.get(slot, Counter()), frequent),
+            tools=_of_bucket(by_slot[slot].tools, frequent),
             messages=known.messages.get(slot),
-            **_sums(groups.by_slot.get(slot, _NOTHING)),
+            **_sums(by_slot[slot].total),
             **known.approvals.get(slot, Counter()),
         )
         for slot in span.slots

@@ -92,6 +92,10 @@ PARTS = (
         Goal("(h) start with 1 GB of history", "s", at("start_s"), 2.0),
         Goal("(h) over a start without any", "×", at("ratio")),
     )),
+    Part("bench_usage", (), ("--turns", "5000", "--rounds", "2"), (
+        Goal("figures of a month, 200,000 turns", "s", at("later_s"), 0.5),
+        Goal("figures of a month, the first time", "s", at("first_s")),
+    )),
 )  # fmt: skip
 
 
