@@ -73,7 +73,7 @@ def test_buttons_follow_the_state_and_give_way_to_a_pill_in_flight(hive: MockHiv
     opened(page)
     row = page.locator('#container-list [data-key="bob"]')
     names = lambda: [each.get_attribute("aria-label") for each in row.locator("button:visible").all()]  # noqa: E731
-    reading = ["Logs of bob", "Notes of bob", "History of bob"]
+    reading = ["Logs of bob", "Notes of bob", "Permission rules of bob", "History of bob"]
     assert names() == ["Restart bob", "Stop bob", "Rebuild bob", *reading, "Destroy bob", "Purge bob"]
     for state in ("starting", "stopping", "rebuilding", "creating", "destroying"):
         hive.publish("agent", agent_view("bob", state=state))
