@@ -9,7 +9,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from hive_core.clock import Clock, time_ms
 from hive_core.store import Store, schema
-from hive_core.store.leftovers import delete_leftovers
+from hive_core.store.leftovers import end_leftovers
 from hive_shared.errors import Conflict, UnknownAgent
 from hive_shared.names import check_existing_name
 
@@ -47,7 +47,7 @@ class Registry:
         def work(connection: Connection) -> list[AgentRecord]:
             present = insert(schema.host).on_conflict_do_nothing()
             connection.execute(present, {"name": self.host, "first_seen_at_ms": self._clock()})
-            delete_leftovers(connection)
+            end_leftovers(connection)
             rows = connection.execute(select(schema.agent)).all()
             return [AgentRecord(**row._mapping) for row in rows]
 
@@ -114,7 +114,7 @@ class Registry:
 
         def work(connection: Connection) -> None:
             connection.execute(delete(schema.agent).where(schema.agent.c.name == name))
-            delete_leftovers(connection)
+            end_leftovers(connection)
 
         def forgotten(_: None) -> None:
             self._agents.pop(name, None)

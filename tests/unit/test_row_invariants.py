@@ -229,3 +229,4 @@ async def test_what_a_purge_left_when_it_was_cut_short_is_nobodys(hive: HostPath
     async with running(hive.database, agents=()):
         assert query(hive, "SELECT count(*) FROM budget") == [(0,)]
         assert query(hive, "SELECT count(*) FROM next_turn") == [(0,)]
+        assert query(hive, "SELECT closed FROM permission WHERE id = 3") == [("withdrawn",)]
