@@ -148,9 +148,6 @@ function decision(approval, seen) {
     h(
       "div",
       { class: "line" },
-      seen || !needsCommit
-        ? approve(approval)
-        : h("span", { class: "hint", "data-key": "unseen" }, "◆ APPR0VE comes with the diff"),
       h(
         "label",
         { class: "grow" },
@@ -164,6 +161,9 @@ function decision(approval, seen) {
           autocomplete: "off",
         }),
       ),
+      seen || !needsCommit
+        ? approve(approval)
+        : h("span", { class: "hint", "data-key": "unseen" }, "◆ APPR0VE comes with the diff"),
       h(
         "button",
         {
