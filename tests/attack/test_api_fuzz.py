@@ -32,7 +32,7 @@ from tests.support.web_hive import WebHive, running_web
 T = TypeVar("T")
 
 CORE_ANSWER_MAX_BYTES = 4 * 1024 * 1024
-AT_ONCE = 8  # routes that one made-up request is sent to
+AT_ONCE = 12  # routes that one made-up request is sent to
 NOT_CALLED = {
     "/login",
     "/logout",
