@@ -166,7 +166,8 @@ function splitPosition(position) {
 /** They come in order but for a few, so that most need no sorting.
  * @param {Message[]} messages newest first @param {Message} message @param {number} most */
 function withNew(messages, message, most) {
-  if (messages.length === 0 || message.id > messages[0].id) return [message, ...messages.slice(0, most - 1)];
+  const { id } = message; // what is no message fails here, before it is kept
+  if (messages.length === 0 || id > messages[0].id) return [message, ...messages.slice(0, most - 1)];
   return newestFirst([message, ...messages]).slice(0, most);
 }
 
