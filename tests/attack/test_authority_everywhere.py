@@ -390,6 +390,7 @@ WEB = [
     Route("GET", "/api/agents/{name}/history", ALICE),
     Route("GET", "/api/agents/{name}/notes", ALICE),
     Route("GET", "/api/agents/{name}/notes/{path:path}", part(note_of_alice, "name", "path")),
+    Route("GET", "/api/agents/{name}/rules", ALICE),
     Route("GET", "/metrics", part(nothing)),
     Route("GET", "/api/sessions", part(nothing)),
     Route("POST", "/approve/{approval_id}", part(waiting_commit, "approval_id", commit="{commit}")),
@@ -406,6 +407,13 @@ WEB = [
     Route("POST", "/update-all", part(nothing)),
     Route("POST", "/answer-question/{question_id}", part(question_of_alice, "question_id", answer="no")),
     Route("POST", "/answer-permission/{permission_id}", part(permission_of_alice, "permission_id")),
+    Route(
+        "POST",
+        "/add-permission-rule/{name}",
+        part(given(name="alice"), "name", decision="deny", rule="Bash(rm *)"),
+    ),
+    Route("POST", "/bypass-permissions/{name}", ALICE),
+    Route("POST", "/remove-permission-rule/{rule_id}", part(rule_about_alice, "rule_id")),
     Route("GET", "/api/schedule-preview", part(nothing, cron="0 9 * * *", timezone="UTC")),
     Route(
         "POST", "/add-schedule", part(nothing, name="alice", cron="0 9 * * *", timezone="UTC", body="obey")
@@ -422,6 +430,7 @@ WEB = [
     Route("POST", "/send", part(nothing, to="alice", body="obey")),
     Route("POST", "/end-session/{session_id}", part(another_session, "session_id")),
     Route("GET", "/agents/{name}/api/agent", ALICE),
+    Route("GET", "/agents/{name}/api/permissions", ALICE),
     Route("GET", "/agents/{name}/api/state", ALICE),
     Route("GET", "/agents/{name}/events/history", ALICE),
     Route("GET", "/agents/{name}/events/stream", ALICE),

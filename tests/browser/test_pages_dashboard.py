@@ -404,6 +404,6 @@ def test_what_waits_is_in_the_title_and_said_aloud(hive: MockHive, page: Page) -
 def test_logging_out_forgets_the_key(hive: MockHive, page: Page) -> None:
     opened(page)
     page.get_by_role("button", name="Log out").click()
-    page.wait_for_url(re.compile("/login$"))
+    page.wait_for_url(re.compile(r"/login(\?|$)"))
     assert hive.posts == [("/logout", {})]
     assert page.evaluate("localStorage.getItem('hive.key')") is None

@@ -92,7 +92,8 @@ async def test_one_number_shows_the_whole_way_of_an_approval(hive: Hive) -> None
     states = [text.partition(": apply_commit alice: ")[2] for text in told if "apply_commit alice: " in text]
     assert states == ["pending", "approved", "building (build)", "building (switch)", "deployed"]
     slow = {text.split(" ")[1] for text in told if text.startswith("slow: ")}
-    assert {"git", "build", "container", "deploy"} <= slow, "what it was made of"
+    # Of git there are more than ten lines at once before that, which is the limit of its kind.
+    assert {"build", "container", "deploy"} <= slow, "what it was made of"
     [tool] = await eventually(
         lambda: [line for line in console(hive, "hm1nd", f"approval={asked.id}") if "tool" in line],
         "the manager's tool call names it",

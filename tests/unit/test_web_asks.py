@@ -35,9 +35,11 @@ async def test_asks_are_shown_apart_and_the_operator_answers_one(tmp_path: Path)
         assert reply.status_code == 200, reply.text
         thread = (await operator.get(f"/api/threads/{asked.message_id}")).json()
         assert thread["cut"] is False
-        question, answer = thread["messages"]
+        question, *others = thread["messages"]
+        answer, told = sorted(others, key=lambda message: message["to"])  # to alice, and to bob
         assert (question["asks"], answer["answers"]) == (asked.question_id, asked.question_id)
         assert json.loads(answer["body"])["asked"] == "bob"
+        assert json.loads(told["body"])["event"] == "ask_closed"
         assert (await operator.get("/api/state")).json()["asks"] == []
         assert (await operator.get("/api/threads/999")).status_code == 404
 
