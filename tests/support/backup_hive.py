@@ -5,13 +5,16 @@ import gzip
 import io
 import json
 import os
+import shutil
 import sqlite3
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from hive_core import invariants
 from hive_core.config_repo import ConfigRepo
+from hive_core.doctor import Finding, Verdict
 from hive_core.store import Store
 from hive_shared.paths import HostPaths
 
@@ -21,6 +24,17 @@ SYSTEM = '{"version": 1}'
 async def _store(path: Path) -> None:
     store = await Store.open(path)
     await store.close()
+
+
+def copied(template: Path, root: Path) -> HostPaths:
+    """The same hive once more, at `root`: making one takes longer than most tests."""
+    shutil.copytree(template, root, symlinks=True)
+    return HostPaths.under(root)
+
+
+def broken(hive: HostPaths, *, repair: bool = False) -> list[Finding]:
+    """What doctor says is not well."""
+    return [found for found in invariants.examine(hive, repair=repair) if found.verdict is not Verdict.OK]
 
 
 async def resting_hive(root: Path, *agents: str) -> HostPaths:

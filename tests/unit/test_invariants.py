@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from hive_core import cli, invariants
-from hive_core.doctor import Finding, Verdict
+from hive_core.doctor import Verdict
 from hive_core.one_daemon import locked
 from hive_shared.paths import HostPaths
 from tests.support import proposing
-from tests.support.backup_hive import execute, query, resting_hive, run
+from tests.support.backup_hive import broken, copied, execute, query, resting_hive, run
 
 
 @pytest.fixture(scope="module")
@@ -26,12 +26,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def hive(template: Path, tmp_path: Path) -> HostPaths:
-    shutil.copytree(template, tmp_path / "hive", symlinks=True)
-    return HostPaths.under(tmp_path / "hive")
-
-
-def broken(hive: HostPaths, *, repair: bool = False) -> list[Finding]:
-    return [found for found in invariants.examine(hive, repair=repair) if found.verdict is not Verdict.OK]
+    return copied(template, tmp_path / "hive")
 
 
 def test_nothing_is_found_where_everything_is_well_and_nothing_is_changed(hive: HostPaths) -> None:

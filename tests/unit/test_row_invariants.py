@@ -1,13 +1,11 @@
 """doctor --deep, the rows: a database with rows of every kind is healthy; each promise, broken, is told."""
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from hive_core import invariants
-from hive_core.doctor import Finding, Verdict
+from hive_core.doctor import Verdict
 from hive_core.loop_breaker import Loop, _put
 from hive_core.next_turns import NextTurns
 from hive_core.one_daemon import locked
@@ -31,7 +29,7 @@ from hive_shared.wire import (
     TurnOutcome,
     TurnUsage,
 )
-from tests.support.backup_hive import execute, query, resting_hive, run
+from tests.support.backup_hive import broken, copied, execute, query, resting_hive, run
 from tests.support.core_parts import ALICE, BOB, OPERATOR, Parts, running
 
 
@@ -108,12 +106,7 @@ async def _turns(parts: Parts) -> None:
 
 @pytest.fixture
 def hive(template: Path, tmp_path: Path) -> HostPaths:
-    shutil.copytree(template, tmp_path / "hive", symlinks=True)
-    return HostPaths.under(tmp_path / "hive")
-
-
-def broken(hive: HostPaths, *, repair: bool = False) -> list[Finding]:
-    return [found for found in invariants.examine(hive, repair=repair) if found.verdict is not Verdict.OK]
+    return copied(template, tmp_path / "hive")
 
 
 def test_nothing_is_told_of_a_healthy_hive_with_rows_of_every_kind(hive: HostPaths) -> None:
