@@ -145,7 +145,7 @@ class Actions:
         self.budgets = parts.budgets
         self._next_turns = parts.next_turns
         self.scheduler = parts.schedules
-        self._stats = UsageStats(parts.usage, parts.registry, parts.broker)
+        self.usage_stats = UsageStats(parts.usage, parts.registry, parts.broker)
         self._failures = FailureSource(parts.approvals, parts.registry, parts.roster, parts.audit)
         self.queue = WaitingQueue(
             [
@@ -849,7 +849,7 @@ class Actions:
     async def stats(self, who: Principal, request: wire.Stats) -> wire.StatsReport:
         """Figures of the turns of one agent, destroyed ones included, or of the whole hive."""
         authorize(who, Operation.READ_STATS)
-        report = await self._stats.report(request)
+        report = await self.usage_stats.report(request)
         known = None if request.agent is None else self.registry.get(request.agent)
         if known is None or known.kept:
             return report

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
+from zoneinfo import ZoneInfo
 
 from hive_core import service_manager
 from hive_core.actions import Actions, LoginDesk, Parts
@@ -122,6 +123,7 @@ async def run(
             if ready is not None:
                 ready(hive.status(), await hive.web.login_url())
             service_manager.tell(service_manager.READY)
+            hive.add_figures_up()
             damage = await _until_asked_or_damaged(stop.asked, hive.store)
             service_manager.tell(service_manager.STOPPING)
             log.info("stopping")
@@ -378,6 +380,10 @@ class _Hive:
     def status(self) -> HiveStatus:
         return self.actions.status(Principal.operator("daemon"))
 
+    def add_figures_up(self) -> None:
+        """Those of past days, once nobody waits for the start any more."""
+        self.background.start(self.actions.usage_stats.run(_zone_of(self.settings)), name="figures")
+
     async def _open_metrics_socket(self) -> None:
         path, text = self.settings.metrics_socket, self.actions.measured
         if path is not None and text is not None:
@@ -444,8 +450,12 @@ def _budget_settings(settings: Settings) -> BudgetSettings:
     limits = Amounts(
         settings.budget_turns, settings.budget_tokens, round(settings.budget_dollars * 1_000_000)
     )
-    zone = zone_of_host() if settings.time_zone is None else zone_named(settings.time_zone)
-    return BudgetSettings(limits, settings.budget_warn_percent, zone)
+    return BudgetSettings(limits, settings.budget_warn_percent, _zone_of(settings))
+
+
+def _zone_of(settings: Settings) -> ZoneInfo:
+    """Of the operator's days."""
+    return zone_of_host() if settings.time_zone is None else zone_named(settings.time_zone)
 
 
 async def _closing(stack: contextlib.AsyncExitStack, store: Store, what: str) -> Store:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import ColumnElement, Connection, Table, and_, delete, func, insert, select
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from hive_core.clock import Clock, time_ms
@@ -21,6 +21,7 @@ from hive_core.subscribers import Subscribers
 from hive_shared.errors import RateLimited
 from hive_shared.wire import TOOLS_OF_A_TURN_MAX, TurnUsage
 
+MINUTE_MS: Final = 60_000  # buckets of every time zone begin with one
 HOUR_MS: Final = 3_600_000
 DAY_MS: Final = 24 * HOUR_MS
 LATE_MAX_MS: Final = 7 * DAY_MS  # what ended longer ago, or in the future, is told wrongly
@@ -102,14 +103,15 @@ class Usage:
     async def trim(self) -> int:
         """Keep the newest of each agent and nothing of those purged; how many rows went. Call hourly."""
 
-        def trimmed(count: int) -> None:
-            if count:
-                self._subscribers.tell(None)
+        def trimmed(gone: tuple[int, list[int]]) -> None:
+            if gone[0]:
+                self._subscribers.tell(gone[1])
 
-        return await self.store.write(_trim, durable=False, committed=trimmed)
+        count, _ = await self.store.write(_trim, durable=False, committed=trimmed)
+        return count
 
     def subscribe(self, callback: Subscriber) -> Callable[[], None]:
-        """Call back with when turns ended that were stored, or with None when some were deleted."""
+        """Call back with when turns ended that were stored or trimmed, or with None after a purge."""
         return self._subscribers.add(callback)
 
     async def turns(self, agent: str | None, since_ms: int) -> AsyncIterator[list[TurnRecord]]:
@@ -177,20 +179,28 @@ class Usage:
             connection.execute(counted)
 
 
-def _trim(connection: Connection) -> int:
+def _trim(connection: Connection) -> tuple[int, list[int]]:
+    """How many rows went, and the minutes that they were of, in milliseconds."""
     gone = 0
+    minutes: set[int] = set()
+
+    def remove(table: Table, which: ColumnElement[bool], at_ms: ColumnElement[int]) -> int:
+        rows = connection.execute(delete(table).where(which).returning(at_ms // MINUTE_MS)).scalars().all()
+        minutes.update(rows)
+        return len(rows)
+
     exists = select(schema.agent.c.name)
-    for table, kept, newest in (
-        (_turn, KEPT_TURNS, _turn.c.id),
-        (_tool, KEPT_TOOL_HOURS, _tool.c.hour_ms),
+    for table, kept, newest, at_ms in (
+        (_turn, KEPT_TURNS, _turn.c.id, _turn.c.ended_at_ms),
+        (_tool, KEPT_TOOL_HOURS, _tool.c.hour_ms, _tool.c.hour_ms),
     ):
-        gone += connection.execute(delete(table).where(table.c.agent.not_in(exists))).rowcount
+        gone += remove(table, table.c.agent.not_in(exists), at_ms)
         counted = select(table.c.agent).group_by(table.c.agent).having(func.count() > kept)
         for (agent,) in connection.execute(counted).all():
             mine = table.c.agent == agent
             edge = select(newest).where(mine).order_by(newest.desc()).limit(1).offset(kept).scalar_subquery()
-            gone += connection.execute(delete(table).where(mine, newest <= edge)).rowcount
-    return gone
+            gone += remove(table, and_(mine, newest <= edge), at_ms)
+    return gone, [minute * MINUTE_MS for minute in minutes]
 
 
 def _rows_after(connection: Connection, agent: str | None, since_ms: int, last: int) -> list[Any]:

@@ -2,11 +2,16 @@
 
 import asyncio
 import bisect
+import contextlib
+import logging
 import math
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 from sqlalchemy import ColumnElement, Connection, Select, func, select
 
@@ -22,9 +27,11 @@ from hive_core.usage_sums import (
     Sums,
     added,
     nth_duration_ms,
+    read_slots,
     sums_by_slot,
     together,
 )
+from hive_shared.errors import HiveError
 from hive_shared.wire import (
     STATS_MAX_SECONDS,
     AgentUsage,
@@ -37,7 +44,13 @@ from hive_shared.wire import (
     UsageSums,
 )
 
+log = logging.getLogger(__name__)
+
 HOURLY_MAX_MS: Final = 8 * DAY_MS  # longer times come by the day
+LONGEST_MS: Final = int(STATS_MAX_SECONDS * 1000)
+USUAL_DAYS: Final = (30, 7)  # what the page of figures offers beyond a day; the first takes longest
+AHEAD_EVERY_SECONDS: Final = 3600.0
+REST: Final = 3.0  # after each piece, times what it took: the others have the disk and the readers
 MODELS_SHOWN: Final = 20
 TOOLS_SHOWN: Final = 50
 TOOLS_OF_A_BUCKET: Final = 8
@@ -63,7 +76,8 @@ class UsageStats:
         self._broker = broker
         self._one_at_a_time = asyncio.Lock()  # a long one leaves a reader of the store to everybody else
         self._past = PastSums()
-        usage.subscribe(self._past.changed)
+        self._deleted = asyncio.Event()
+        usage.subscribe(self._changed)
 
     async def report(self, request: Stats) -> StatsReport:
         """The figures; raises `UnknownAgent` for one that neither is nor was."""
@@ -80,6 +94,52 @@ class UsageStats:
             finally:
                 self._past.end()
         return report
+
+    async def run(self, zone: ZoneInfo) -> None:
+        """Add up past days before anybody asks: after a start, when figures were deleted, every hour.
+
+        The days are those of `zone`, and of UTC, which the command line asks for. Until cancelled.
+        """
+        while True:
+            self._deleted.clear()
+            try:
+                await self.add_up_ahead(zone)
+            except HiveError as error:
+                log.error("adding up the figures of past days: %s", error.message)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(AHEAD_EVERY_SECONDS):
+                    await self._deleted.wait()
+
+    async def add_up_ahead(self, zone: ZoneInfo) -> None:
+        """Read what the usual reports need of days that are over, a day at a time, the newest first."""
+        now_ms = self._usage.clock()
+        self._past.forget_before(HOUR_MS, now_ms - HOURLY_MAX_MS)
+        self._past.forget_before(DAY_MS, now_ms - LONGEST_MS - DAY_MS)
+        for span in _usual_spans(zone, now_ms):
+            for day in _days_of(span):
+                async with self._one_at_a_time:  # a report that waits is next
+                    unknown = self._past.unknown(span, day)
+                    began = time.monotonic()
+                    if unknown and not await self._add_up(span, unknown):
+                        return
+                await asyncio.sleep(REST * (time.monotonic() - began))
+
+    async def _add_up(self, span: Span, unknown: list[int]) -> bool:
+        """Read these; False where there is no room for them: what was asked for stays."""
+        self._past.begin()
+        try:
+            read = await self._usage.store.read(lambda connection: read_slots(connection, span, unknown))
+            if sum(sums.size for sums in read.values()) > self._past.room:
+                return False
+            self._past.keep(span, read)
+        finally:
+            self._past.end()
+        return True
+
+    def _changed(self, times_ms: list[int] | None) -> None:
+        self._past.changed(times_ms)
+        if times_ms is None:
+            self._deleted.set()
 
     def _read(
         self,
@@ -142,14 +202,32 @@ def _records(registry: Registry) -> list[AgentRecord]:
 
 
 def _span_of(request: Stats, now_ms: int, first_ms: int | None) -> Span:
-    longest_ms = int(STATS_MAX_SECONDS * 1000)
     if request.since_seconds is not None:
         length_ms = int(request.since_seconds * 1000)
     else:
-        length_ms = min(longest_ms, max(DAY_MS, now_ms - (now_ms if first_ms is None else first_ms)))
+        length_ms = min(LONGEST_MS, max(DAY_MS, now_ms - (now_ms if first_ms is None else first_ms)))
     bucket_ms = HOUR_MS if length_ms <= HOURLY_MAX_MS else DAY_MS
-    offset_ms = request.utc_offset_minutes * 60_000
+    # Hours begin at the same time in most zones, so what was added up for one serves them all.
+    offset_ms = request.utc_offset_minutes * 60_000 % bucket_ms
     return Span(now_ms - length_ms, now_ms, bucket_ms, offset_ms, request.agent)
+
+
+def _usual_spans(zone: ZoneInfo, now_ms: int) -> list[Span]:
+    here = datetime.fromtimestamp(now_ms / 1000, zone).utcoffset()
+    offsets = (0 if here is None else int(here.total_seconds()) // 60, 0)
+    asked = (
+        Stats(since_seconds=days * 86_400, utc_offset_minutes=offset)
+        for offset in offsets
+        for days in USUAL_DAYS
+    )
+    return list(dict.fromkeys(_span_of(each, now_ms, None) for each in asked))
+
+
+def _days_of(span: Span) -> Iterator[range]:
+    """Its past slots, at most a day of them at a time, the newest first."""
+    step = DAY_MS // span.bucket_ms
+    for stop in range(span.past.stop, span.past.start, -step):
+        yield range(max(span.past.start, stop - step), stop)
 
 
 # --- what harnesses told ------------------------------------------------------

@@ -2,7 +2,8 @@
 
 A turn is stored once and never changed, so what a past bucket adds up to stays, until a turn of it is told
 late, an agent is purged, or the oldest turns are trimmed: `Usage` says so, and those are added up anew. So a
-report over a month reads the turns of today, and those of the month only once.
+report over a month reads the turns of today, and those of the month only once. They are in memory and not
+in the database, since a day is another one in each time zone, and a sum that is wrong goes with a restart.
 """
 
 from collections import Counter, defaultdict
@@ -95,20 +96,42 @@ class PastSums:
         return {key: dict(kept) for key, kept in self._kept.items()}
 
     def keep(self, span: Span, read: BySlot) -> None:
-        """What the report has read, as far as no turn of it was told meanwhile."""
+        """What the report has read, as far as no turn of it was told meanwhile.
+
+        Where there is no room, buckets of other lengths and offsets go, then the oldest.
+        """
         if self._told is None or span.agent is not None:
             return
         kept = self._kept.setdefault(span.key, {})
         told = {slot for at_ms in self._told for slot in _slots_of(at_ms, *span.key)}
         new = [slot for slot in span.past if slot in read and slot not in kept and slot not in told]
-        if self._size + sum(read[slot].size for slot in new) > KEPT_MAX:
-            self._forget()
-            kept = self._kept.setdefault(span.key, {})
+        if sum(read[slot].size for slot in new) > self.room:
+            self._kept = {span.key: kept}
+            self._size = sum(sums.size for sums in kept.values())
         for slot in reversed(new):
-            if self._size > KEPT_MAX:
-                break
-            kept[slot] = read[slot]
-            self._size += read[slot].size
+            while kept and read[slot].size > self.room and (oldest := min(kept)) < slot:
+                self._size -= kept.pop(oldest).size
+            if read[slot].size <= self.room:
+                kept[slot] = read[slot]
+                self._size += read[slot].size
+
+    @property
+    def room(self) -> int:
+        """How many more figures there may be."""
+        return KEPT_MAX - self._size
+
+    def unknown(self, span: Span, slots: Iterable[int]) -> list[int]:
+        """Those of `slots` that would have to be read."""
+        kept = self._kept.get(span.key, {})
+        return [slot for slot in slots if slot not in kept]
+
+    def forget_before(self, bucket_ms: int, at_ms: int) -> None:
+        """Buckets of that length that began earlier: no report goes back as far."""
+        for (length_ms, offset_ms), kept in self._kept.items():
+            if length_ms == bucket_ms:
+                first = (at_ms + offset_ms) // bucket_ms
+                for slot in [slot for slot in kept if slot < first]:
+                    self._size -= kept.pop(slot).size
 
     def end(self) -> None:
         self._told = None
@@ -139,10 +162,16 @@ def _slots_of(at_ms: int, bucket_ms: int, offset_ms: int) -> set[int]:
 def sums_by_slot(connection: Connection, span: Span, known: BySlot) -> dict[int, Sums]:
     """Of each slot, in their order: those that are `known`, the others read."""
     usable = {} if span.agent is not None else {slot: known[slot] for slot in span.past if slot in known}
-    found = dict(usable)
-    for run in _runs([slot for slot in span.slots if slot not in usable]):
-        found |= _read(connection, span, run)
+    found = read_slots(connection, span, [slot for slot in span.slots if slot not in usable]) | usable
     return {slot: found[slot] for slot in span.slots}
+
+
+def read_slots(connection: Connection, span: Span, slots: Sequence[int]) -> dict[int, Sums]:
+    """Of these slots of `span`, read."""
+    found: dict[int, Sums] = {}
+    for run in _runs(slots):
+        found |= _read(connection, span, run)
+    return found
 
 
 def _runs(slots: Sequence[int]) -> list[range]:

@@ -2,10 +2,12 @@
 
     python tests/benchmarks/bench_usage.py [--turns 200000] [--rounds 5] [--directory DIR]
 
-50 agents' turns of 30 days, three models, four tools an hour. The first report of a daemon reads all of it,
-the ones after that what is not known yet: the turns of today. The peer is the least that any report straight
-from the table could be, on the same file in the same run: one SQL statement that adds turns up by day, agent
-and model, with Python's `sqlite3`.
+50 agents' turns of 30 days, three models, four tools an hour. A report that nothing was added up for reads
+all of it, others what is not known yet: the turns of today. A daemon adds past days up in the background
+after its start: how long that takes is measured as well, pauses included, and its longest piece, for which
+a report may have to wait. `first_s` is the first report after it. The peer is the least that any report
+straight from the table could be, on the same file in the same run: one SQL statement that adds turns up by
+day, agent and model, with Python's `sqlite3`.
 """
 
 import argparse
@@ -21,6 +23,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import uvloop
 from sqlalchemy import Connection, Table, insert
@@ -30,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for tests.suppor
 from hive_core.store import schema
 from hive_core.usage import DAY_MS, HOUR_MS, Usage
 from hive_core.usage_stats import UsageStats
+from hive_core.usage_sums import Span
 from hive_shared.wire import Stats, TurnUsage
 from tests.support.core_parts import ALICE, FakeClock, Parts, running
 
@@ -61,15 +65,23 @@ async def measure(path: Path, count: int, rounds: int) -> dict[str, Any]:
     async with running(path, agents=AGENTS, clock=clock) as parts:
         await fill(parts, count)
         usage = Usage(parts.store, clock=clock)
-        first, later, peer = [], [], []
+        unready, ahead, longest, first, later, peer = [], [], [], [], [], []
         for number in range(rounds):
             peer.append(await asyncio.to_thread(straight, path, clock.now_ms))
-            stats = UsageStats(usage, parts.registry, parts.broker)  # as after a start of the daemon
+            stats = UsageStats(usage, parts.registry, parts.broker)  # as right after a start of the daemon
+            unready.append(await timed(stats, count))
+            stats = UsageStats(usage, parts.registry, parts.broker)
+            seconds, piece = await added_up_ahead(stats)
+            ahead.append(seconds)
+            longest.append(piece)
             first.append(await timed(stats, count))
             await usage.record(ALICE, [a_turn(number, clock.now_ms)])
             later.append(await timed(stats, count + number + 1))
     return {
         "turns": count,
+        "before_it_is_added_up_s": round(statistics.median(unready), 3),
+        "added_up_after_s": round(statistics.median(ahead), 3),
+        "longest_piece_s": round(statistics.median(longest), 3),
         "first_s": round(statistics.median(first), 3),
         "later_s": round(statistics.median(later), 3),
         "sqlite3_s": round(statistics.median(peer), 3),
@@ -83,6 +95,23 @@ async def timed(stats: UsageStats, turns: int) -> float:
     seconds = time.perf_counter() - begun
     assert turns <= report.totals.turns <= turns + 100
     return seconds
+
+
+async def added_up_ahead(stats: UsageStats) -> tuple[float, float]:
+    """How long the background took in all, pauses included, and its longest piece."""
+    pieces: list[float] = []
+    real = stats._add_up
+
+    async def one(span: Span, unknown: list[int]) -> bool:
+        begun = time.perf_counter()
+        done = await real(span, unknown)
+        pieces.append(time.perf_counter() - begun)
+        return done
+
+    stats._add_up = one  # type: ignore[method-assign]
+    begun = time.perf_counter()
+    await stats.add_up_ahead(ZoneInfo("Europe/Berlin"))
+    return time.perf_counter() - begun, max(pieces)
 
 
 def straight(path: Path, now_ms: int) -> float:
