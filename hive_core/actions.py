@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from hive_core import disk
 from hive_core.activity import Activity
 from hive_core.approvals import FINISHED, Approvals
 from hive_core.asides import Asides
@@ -978,7 +979,7 @@ class Actions:
     async def _refusals_recorded(self, who: Principal, action: str, subject: str, work: Awaitable[T]) -> T:
         """As `_recorded`, for what audits its own success in the transaction that makes it true."""
         try:
-            return await work
+            return await _told_of_the_disk(work)
         except HiveError as error:
             if self._worth_recording(who):
                 with contextlib.suppress(Unavailable):  # a store that is down has been told already
@@ -1062,6 +1063,14 @@ class Actions:
             open_questions=len(self._open_questions),
             operator_unread=self.broker.unread(OPERATOR),
         )
+
+
+async def _told_of_the_disk(work: Awaitable[T]) -> T:
+    """Whoever asked is told what the disk refused, as they are what we refuse."""
+    try:
+        return await work
+    except OSError as error:
+        raise disk.refusal(error) or error from None
 
 
 def _plain(value: wire.Model) -> dict[str, Any]:

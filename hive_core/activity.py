@@ -59,14 +59,18 @@ class Activity:
 
     async def run(self) -> None:
         """Publish every shown entry as an event `activity`, in the order of the audit."""
+        told = ""
         while True:
             await self._news.wait()
             self._news.clear()
             try:
                 await self._audit.settled()
                 await self._tell()
+                told = ""
             except HiveError as error:
-                log.warning("what was done lately cannot be shown: %s", error.message)
+                if error.message != told:  # whatever is refused wants to be audited, and wakes us
+                    log.warning("what was done lately cannot be shown: %s", error.message)
+                told = error.message
 
     async def recent(self, limit: int, before: int | None = None) -> list[AuditEntry]:
         """The newest `limit` shown entries (with ids below `before`), oldest first."""

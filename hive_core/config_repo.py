@@ -107,7 +107,7 @@ class ConfigRepo:
             await self._fill(git, sha, fresh)
             open_to_readers(fresh)
             self._paths.applied_root.mkdir(parents=True, exist_ok=True)
-            return move_into_place(fresh, self._paths.applied(agent))
+            return await asyncio.to_thread(move_into_place, fresh, self._paths.applied(agent))
 
     async def create_proposed(self, agent: str, owner: int | None) -> bool:
         """Make the proposed repository with what the agent runs, unless there is one; whether it was made.
@@ -133,7 +133,7 @@ class ConfigRepo:
             if owner is not None:
                 give_tree(fresh, owner)
             os.chmod(fresh, PRIVATE)
-            made = move_into_place(fresh, self._paths.config(agent))
+            made = await asyncio.to_thread(move_into_place, fresh, self._paths.config(agent))
             delete_tree(work)
             return made
 

@@ -71,6 +71,7 @@ from hive_shared import __version__
 from hive_shared.errors import HiveError
 from hive_shared.names import MANAGER
 from hive_shared.server import Handler, SurfaceServer
+from hive_shared.sockets import take_away
 from hive_shared.wire import HiveStatus, LoginUrl
 
 log = logging.getLogger(__name__)
@@ -374,7 +375,7 @@ class _Hive:
         if self.scraped is not None:
             await self.scraped.close()
         if self.host is not None:
-            self.settings.paths.host_socket.unlink(missing_ok=True)
+            take_away(self.settings.paths.host_socket)
             await self.host.close()
 
     def status(self) -> HiveStatus:

@@ -37,13 +37,16 @@ class Deadlines:
         `settle` must take what is due out of what `earliest_ms` tells, and need not do all at once. `adjust`
         sets times right before they are looked at, and tells the present time that they are right by.
         """
+        told = ""
         while True:
             self._changed.clear()
             try:
                 sleep_seconds = await self._settle_due(earliest_ms, settle, adjust)
+                told = ""
             except HiveError as error:
-                log.warning("%s wait: %s", self._what, error)
-                sleep_seconds = RETRY_SECONDS
+                if error.message != told:  # the store repeats it while it lasts
+                    log.warning("%s wait: %s", self._what, error)
+                sleep_seconds, told = RETRY_SECONDS, error.message
             try:
                 async with asyncio.timeout(sleep_seconds):
                     await self._changed.wait()

@@ -7,6 +7,7 @@ this module too, besides `containers.command`: a diagnosis must work where the r
 
 import asyncio
 import contextlib
+import errno
 import os
 import platform
 import shutil
@@ -21,6 +22,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from hive_core import disk
 from hive_shared.names import DASHBOARD_PORT, MANAGER_PORT
 from hive_shared.paths import HostPaths
 
@@ -407,6 +409,8 @@ def _root(name: str, directory: Path) -> Finding:
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
+        if error.errno == errno.EROFS:
+            return Finding(name, Verdict.BROKEN, f"{existing}: {disk.READ_ONLY}", disk.WAY_OUT)
         get = "run as root, or keep a whole hive under a directory of yours: --root ./.hive"
         return Finding(name, Verdict.MISSING, f"{existing} cannot be written: {error.strerror}", get)
     where = f"{directory} can be written" if existing == directory else f"{directory} can be created"

@@ -328,7 +328,7 @@ class Lifecycle:
                         await self._show_to_manager(name)
                 return note
             finally:
-                self._as_it_is(name)
+                self._as_it_is(name, AgentState.REBUILDING)
                 self._builds.forget(work)
 
     async def _repair(self, name: str) -> bool:
@@ -436,11 +436,15 @@ class Lifecycle:
     async def _destroy(self, name: str) -> str:
         async with self.alone(name):
             self._live(name)
-            self._roster.set_state(name, AgentState.DESTROYING)
             await self._registry.set_wanted(name, "stopped")
-            with operation(OperationKind.CONTAINER, "destroy", agent=name):
-                await self.runtime.destroy(name)
-            await self._registry.set_kept(name, True)
+            self._roster.set_state(name, AgentState.DESTROYING)
+            try:
+                with operation(OperationKind.CONTAINER, "destroy", agent=name):
+                    await self.runtime.destroy(name)
+                await self._registry.set_kept(name, True)
+            except (HiveError, OSError):
+                self._as_it_is(name, AgentState.DESTROYING)
+                raise
             await self._sockets.close(name)
             await asyncio.to_thread(delete_tree, self._paths.run_dir(name))
             with contextlib.suppress(FileNotFoundError):  # wiped under it: nothing is kept, and it can go
@@ -511,10 +515,10 @@ class Lifecycle:
             return
         self._roster.set_target(name, present.commit, needs_update=self.is_stale(present.revision))
 
-    def _as_it_is(self, name: str) -> None:
-        """A rebuild has ended, perhaps before the container was touched: show again what that does."""
+    def _as_it_is(self, name: str, was: AgentState) -> None:
+        """That has ended, perhaps before the container was touched: show again what that does."""
         record = self._registry.get(name)
-        if record is None or record.kept or self._roster.state(name) is not AgentState.REBUILDING:
+        if record is None or record.kept or self._roster.state(name) is not was:
             return
         status = self.runtime.status(name)
         up = status.condition is Condition.UP
@@ -753,6 +757,8 @@ def _directory(path: Path, mode: int = PRIVATE, owner: int | None = None) -> Non
         os.fchmod(holder, mode)
         if owner is not None:
             os.fchown(holder, owner, owner)
+    except OSError as error:  # of a descriptor, it does not say which directory that is
+        raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         os.close(holder)
 

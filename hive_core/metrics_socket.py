@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from hive_core.metrics import CONTENT_TYPE
 from hive_core.web.listener import BoundedProtocol, HttpServer, bind_unix
+from hive_shared.sockets import take_away
 
 MetricsText = Callable[[], Awaitable[str]]
 
@@ -39,5 +40,5 @@ class MetricsSocket:
         return cls(path, server)
 
     async def close(self) -> None:
-        self._path.unlink(missing_ok=True)
+        take_away(self._path)
         await self._server.close()

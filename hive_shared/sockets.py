@@ -6,6 +6,7 @@ the directory (long paths) or of the socket itself (untrusted directories).
 """
 
 import contextlib
+import logging
 import os
 import socket
 import stat
@@ -13,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hive_shared.errors import Unavailable
+
+log = logging.getLogger(__name__)
 
 PATH_MAX_BYTES = 107
 LISTEN_BACKLOG = 128
@@ -58,6 +61,15 @@ def listen(path: Path, *, mode: int, group_id: int | None = None) -> socket.sock
         fresh.unlink(missing_ok=True)
         raise
     return listener
+
+
+def take_away(path: Path) -> None:
+    """Remove the socket file of a listener that ends. One that cannot be removed (the disk is read-only)
+    harms nobody: the next `listen` replaces it."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("%s stays: %s", path, error.strerror)
 
 
 def private_name(path: Path) -> Path:

@@ -1,6 +1,7 @@
 """The files of a commit on the disk: written by core out of the objects, never by a checkout.
 
-The names have passed the rules of a tree: they stay below the directory, and none is in another's way.
+The names have passed the rules of a tree: they stay below the directory, and none is in another's way. What
+comes into place is on the disk before: git sees to its objects and refs, and this to everything else.
 """
 
 import os
@@ -34,15 +35,30 @@ def fresh_directory(path: Path) -> Path:
 
 
 def move_into_place(fresh: Path, place: Path) -> bool:
-    """One rename, over nothing or an empty directory; False if something came there meanwhile."""
+    """One rename, over nothing or an empty directory; False if something came there meanwhile.
+
+    When it returns, a power cut takes nothing of it back.
+    """
     place.parent.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
+    settle(fresh)
     try:
         os.rename(fresh, place)
     except OSError:
         if not is_filled(place):
             raise
         return False
+    _flush(place.parent)
     return True
+
+
+def settle(root: Path) -> None:
+    """Everything below is on the disk when this returns. No agent was ever here."""
+    for directory, _, files in os.walk(root, topdown=False):
+        for name in files:
+            path = Path(directory, name)
+            if not path.is_symlink():
+                _flush(path)
+        _flush(Path(directory))
 
 
 def open_to_readers(root: Path) -> None:
@@ -76,6 +92,7 @@ def add_files(files: Mapping[str, File], directory: Path) -> None:
 
 def replace_files(place: Path, fresh: Path, kept: frozenset[str]) -> None:
     """Move what is in `fresh` to `place`, where only the names in `kept` outlast it."""
+    settle(fresh)
     for old in place.iterdir():
         if old.name in kept:
             continue
@@ -86,6 +103,15 @@ def replace_files(place: Path, fresh: Path, kept: frozenset[str]) -> None:
     for new in fresh.iterdir():
         os.rename(new, place / new.name)
     fresh.rmdir()
+    _flush(place)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _make_directory(path: Path) -> None:

@@ -44,7 +44,7 @@ _CONFIGURATION = {
     "pack.threads": "1",
     "core.deltaBaseCacheLimit": "32m",
     "core.packedGitLimit": "256m",
-    "core.fsync": "committed,reference",
+    "core.fsync": "added,reference",
 }
 
 _LIMITS = Limits(

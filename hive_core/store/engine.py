@@ -24,8 +24,10 @@ from typing import Any, Final, Generic, TypeVar, cast
 from sqlalchemy import Connection, Engine, QueuePool, create_engine, event
 from sqlalchemy.exc import DatabaseError, DBAPIError, IntegrityError
 
+from hive_core import disk
 from hive_core.operations import OperationKind, operation
 from hive_core.store.migrate import WAY_BACK, bring_up_to_date, reason
+from hive_core.store.refusals import Refusals
 from hive_shared.errors import NotAvailable, Unavailable
 from hive_shared.log_fields import Value, bound
 
@@ -187,6 +189,7 @@ class _Writer(threading.Thread):
         self._loop = loop
         self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
         self._synchronous = ""
+        self._refusals = Refusals(path)
         self._context = contextvars.copy_context()  # of who observes operations
 
     @property
@@ -245,15 +248,19 @@ class _Writer(threading.Thread):
     def _commit(self, batch: list[_Job[Any]]) -> None:
         """Run the jobs in one transaction; afterwards each has a result or an error."""
         try:
+            before = self._raw().total_changes if self._refusals.lasting else 0
             self._synchronise("FULL" if any(job.durable for job in batch) else "NORMAL")
             self._in_transaction(batch)
         except Exception as error:  # noqa: BLE001 - every waiter of the batch gets it
             # Even a refusal may rest on what another job of this batch had written.
             lost = self._unavailable(error.__cause__ if isinstance(error, _BatchLost) else error)
-            log.warning("%s (%d writes refused)", lost.message, len(batch))
+            self._refusals.refused(lost.message, len(batch))
             for job in batch:
                 job.error = lost
             self._recover()
+        else:
+            if self._refusals.lasting and self._raw().total_changes != before:
+                self._refusals.stored()
 
     def _synchronise(self, level: str) -> None:
         """Set whether commits wait for the disk; SQLite allows it between transactions only."""
@@ -296,10 +303,10 @@ class _Writer(threading.Thread):
     def _unavailable(self, error: BaseException | None) -> Unavailable:
         if error is not None and _is_damage(error):
             self._found_damage(error)
-        return Unavailable(
-            f"the database {self._path} cannot be written: {reason(error)}; "
-            "nothing was stored, so try again once the disk or the other program lets it"
-        )
+        why, then = reason(error), ", so try again once the disk or the other program lets it"
+        if error is not None and _is_of_the_disk(error) and disk.is_read_only(self._path.parent):
+            why, then = disk.READ_ONLY, f"; {disk.WAY_OUT}"
+        return Unavailable(f"the database {self._path} cannot be written: {why}; nothing was stored{then}")
 
     def _recover(self) -> None:
         """Leave a connection on which the next batch can begin."""
@@ -332,8 +339,17 @@ def _is_the_database(error: Exception) -> bool:
 
 def _is_damage(error: BaseException) -> bool:
     """Whether the file itself is not what SQLite wrote."""
-    code = getattr(getattr(error, "orig", error), "sqlite_errorcode", 0)
-    return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)  # without what it is extended by
+    return _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _is_of_the_disk(error: BaseException) -> bool:
+    """Whether the kernel refused SQLite something; why, SQLite does not say."""
+    return _code(error) in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
+
+
+def _code(error: BaseException) -> int:
+    """What SQLite calls it, without what that is extended by; 0 for what is not SQLite's."""
+    return int(getattr(getattr(error, "orig", error), "sqlite_errorcode", 0)) & 0xFF
 
 
 def _resolve(batch: list[_Job[Any]]) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hive_core import disk
 from hive_core.actions import Actions
 from hive_core.operations import OperationKind, operation
 from hive_core.principals import Principal
@@ -35,6 +36,9 @@ def handler(routes: Routes, actions: Actions, who: Principal) -> Handler:
         if isinstance(request, Recv):  # it waits on purpose
             return await route(Call(actions, who, connection), request)
         with operation(OperationKind.REQUEST, request.op, who=who.name):
-            return await route(Call(actions, who, connection), request)
+            try:
+                return await route(Call(actions, who, connection), request)
+            except OSError as error:  # the connection's own are told elsewhere
+                raise disk.refusal(error) or error from None
 
     return handle

@@ -1,7 +1,6 @@
 """The sockets of agents and host: who listens where, with which mode (SECURITY 10)."""
 
 import asyncio
-import contextlib
 import grp
 import logging
 import os
@@ -16,7 +15,7 @@ from hive_shared.errors import HiveError
 from hive_shared.names import MANAGER
 from hive_shared.paths import HostPaths
 from hive_shared.server import AGENT_LIMITS, Crowd, Handler, SurfaceServer
-from hive_shared.sockets import listen, private_name
+from hive_shared.sockets import listen, private_name, take_away
 from hive_shared.wire import Surface
 
 log = logging.getLogger(__name__)
@@ -74,8 +73,7 @@ class AgentSockets:
         gone = self._open.pop(name, None)
         if gone is not None:
             await gone.server.close()
-            with contextlib.suppress(OSError):
-                self._paths.socket(name).unlink()
+            take_away(self._paths.socket(name))
 
     async def close_all(self) -> None:
         for name in list(self._open):

@@ -28,6 +28,7 @@ from hive_core.web.refusals import WebRefusal
 from hive_core.web.sessions import Sessions
 from hive_core.web.sse import Streams
 from hive_shared.errors import Conflict, HiveError, Internal
+from hive_shared.sockets import take_away
 from hive_shared.wire import LoginUrl, SessionView
 
 log = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ class Web:
         server, self._server = self._server, None
         closing = [self.ports.close()] + ([server.close()] if server is not None else [])
         if server is not None and self._settings.listen_socket is not None:
-            self._settings.listen_socket.unlink(missing_ok=True)
+            take_away(self._settings.listen_socket)
         await asyncio.gather(*closing)
 
     async def login_url(self) -> LoginUrl:
