@@ -554,7 +554,7 @@ class Actions:
         if self.registry.require(name).kept:
             raise UnknownAgent(f"agent {name} was destroyed; revive it on the dashboard", field="name")
         if self.page_desk is None:
-            raise NotAvailable("this hive runs without its pages; nobody can ask a harness")
+            raise Unavailable("what asks harnesses is being loaded; try again in a moment")
         await self.page_desk.new_session(who, name)
         return wire.Empty()
 

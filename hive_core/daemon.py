@@ -1,6 +1,6 @@
 """The composition root: builds every part once, runs them, and takes them down in order.
 
-Start: lock, store, queues, sockets, web, agents. Stop: web and host socket first, so that nothing new is
+Start: lock, store, the dashboard's port, queues, sockets, web, agents. Stop: web and host socket first, so that nothing new is
 asked; then the agents, whose sockets stay open until they have ended; then what they were served by.
 """
 
@@ -12,11 +12,11 @@ import signal
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from hive_core import service_manager
-from hive_core.actions import Actions, LoginDesk, Parts
+from hive_core.actions import Actions, Parts
 from hive_core.approvals import Approvals
 from hive_core.audit import Audit
 from hive_core.auto_update import AutoUpdate
@@ -29,8 +29,6 @@ from hive_core.clock import time_ms
 from hive_core.config import Settings
 from hive_core.config_repo import ConfigRepo
 from hive_core.containers.base import ContainerRuntime
-from hive_core.containers.local import LocalRuntime
-from hive_core.containers.nixos import NixosRuntime
 from hive_core.days import zone_named, zone_of_host
 from hive_core.deploy import Deployer
 from hive_core.exchanges import LoopLimits
@@ -39,7 +37,6 @@ from hive_core.heartbeats import Heartbeats
 from hive_core.lifecycle import Lifecycle, read_api_key
 from hive_core.measuring import Measuring
 from hive_core.metrics_look import Look
-from hive_core.metrics_socket import MetricsSocket
 from hive_core.next_turns import NextTurns
 from hive_core.nix_module.risks import risk_flags
 from hive_core.notify.from_settings import notifier_of
@@ -47,7 +44,6 @@ from hive_core.notify.notifier import Notifier
 from hive_core.one_daemon import locked
 from hive_core.permissions import Permissions
 from hive_core.plan import Planner
-from hive_core.plan_nixos import NixosPlanner, flake_of, options_of, pin_of
 from hive_core.principals import Principal
 from hive_core.proposals import Proposals
 from hive_core.questions import Questions
@@ -65,14 +61,17 @@ from hive_core.surfaces.sockets import AgentSockets, open_host_socket, private_d
 from hive_core.trail import Trail
 from hive_core.usage import Usage
 from hive_core.watch import Watch
-from hive_core.web.app import Web
-from hive_core.web.page_desk import PageDesk
+from hive_core.web.doors import Doors
+from hive_core.web.late import Dashboard, LateWeb
 from hive_shared import __version__
 from hive_shared.errors import HiveError
 from hive_shared.names import MANAGER
 from hive_shared.server import Handler, SurfaceServer
 from hive_shared.sockets import take_away
 from hive_shared.wire import HiveStatus, LoginUrl
+
+if TYPE_CHECKING:
+    from hive_core.metrics_socket import MetricsSocket
 
 log = logging.getLogger(__name__)
 
@@ -83,20 +82,7 @@ MANAGER_SECONDS = 15.0  # for a missing manager to be made before the daemon cal
 Ready = Callable[[HiveStatus, LoginUrl], None]
 
 
-class Dashboard(LoginDesk, Protocol):
-    """The web, as far as the daemon knows it."""
-
-    @property
-    def url(self) -> str: ...
-
-    async def start(self) -> None: ...
-
-    async def close(self) -> None: ...
-
-    def stream_counts(self) -> tuple[int, int]: ...
-
-
-WebOf = Callable[[Actions, Settings, Store], Dashboard]
+WebOf = Callable[[Actions, Settings, Store, Doors], Dashboard]
 
 
 async def run(
@@ -104,12 +90,12 @@ async def run(
     ready: Ready | None = None,
     *,
     runtime: ContainerRuntime | None = None,
-    web_of: WebOf = Web,
+    web_of: WebOf | None = None,
 ) -> None:
     """Run the hive until SIGINT or SIGTERM; a second one ends it at once, with exit code 130.
 
     `ready` is called once everything answers, with a one-time login. Without a `runtime`, it is the one
-    that the settings name. Raises `HiveError` when
+    that the settings name; without `web_of`, the web is our own. Raises `HiveError` when
     it cannot start: another daemon runs here, the dashboard's port is taken, the store is damaged, …
     """
     logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -187,14 +173,14 @@ class _Hive:
     watch: Watch
     updates: AutoUpdate
     actions: Actions
-    web: Dashboard
+    web: LateWeb
     background: TaskSet
     measuring: Measuring
     heartbeats: Heartbeats
     retention: Retention
     notifier: Notifier | None = None
     host: SurfaceServer | None = None
-    scraped: MetricsSocket | None = None
+    scraped: "MetricsSocket | None" = None
 
     @classmethod
     async def assemble(
@@ -202,7 +188,7 @@ class _Hive:
         settings: Settings,
         stack: contextlib.AsyncExitStack,
         runtime: ContainerRuntime | None,
-        web_of: WebOf,
+        web_of: WebOf | None,
     ) -> "_Hive":
         """Build every part; what has to be closed goes on `stack`, which closes in reverse order."""
         started_at_ms = time_ms()
@@ -234,7 +220,7 @@ class _Hive:
         roster = Roster(
             registry, feed, settings.paths, unread=broker.unread, isolation=runtime.isolation, rules=rules
         )
-        plan = (NixosPlanner if runtime.name == "nixos" else Planner)(settings, registry, runtime)
+        plan = _planner_of(settings, registry, runtime)
         # Sockets answer through actions, and actions open sockets: the handler is looked up when needed.
         late: dict[str, Actions] = {}
         sockets = AgentSockets(
@@ -267,7 +253,8 @@ class _Hive:
             enabled=settings.auto_update,
             parallel=settings.build_parallel,
         )
-        web: Dashboard | None = None
+        doors = Doors.open(settings)
+        stack.callback(doors.close)
 
         def describe() -> dict[str, Any]:
             return {
@@ -275,7 +262,7 @@ class _Hive:
                 "host": host,
                 "pid": os.getpid(),
                 "started_at_ms": started_at_ms,
-                "dashboard_url": web.url if web is not None else "",
+                "dashboard_url": doors.url,
                 "runtime": runtime.name,
                 "isolation": runtime.isolation,
                 "limits": runtime.limits,
@@ -313,10 +300,9 @@ class _Hive:
         actions.beat_seconds = heartbeats.beat_seconds
         late["actions"] = actions
         background = TaskSet("daemon")
-        web = web_of(actions, settings, store)
+        web = LateWeb(partial(_web, web_of, actions, settings, store, doors))
         actions.login_desk = web
-        actions.page_desk = PageDesk(audit, settings.paths)
-        notifier = notifier_of(settings, actions.queue, lambda: web.url if web is not None else "")
+        notifier = notifier_of(settings, actions.queue, lambda: doors.url)
         if notifier is not None:
             actions.notify_test = notifier.test
         look = Look(actions, store, trail, web.stream_counts, settings.paths.last_backup)
@@ -345,7 +331,6 @@ class _Hive:
         paths = self.settings.paths
         await self.lifecycle.prepare()
         await self.actions.open()
-        await self.web.start()
         self.host = await open_host_socket(paths, host_handler(self.actions), self.settings.group)
         await self._open_metrics_socket()
         if self.notifier is not None:
@@ -359,6 +344,7 @@ class _Hive:
         self.background.start(_hourly(self.actions.usage.trim, "turns' figures"), name="trim-usage")
         self.background.start(self.lifecycle.measure_tombstones(), name="tombstones")
         await self.lifecycle.make_sockets()
+        await self.web.start()  # before anything else takes the processors: somebody may be looking
         self.background.start(service_manager.show_life(), name="watchdog")
         self.background.start(self.measuring.loop_watch.run(), name="loop-watch")
         self.background.start(self.heartbeats.run(), name="heartbeats")
@@ -388,6 +374,8 @@ class _Hive:
     async def _open_metrics_socket(self) -> None:
         path, text = self.settings.metrics_socket, self.actions.measured
         if path is not None and text is not None:
+            from hive_core.metrics_socket import MetricsSocket
+
             self.scraped = await MetricsSocket.open(path, self.settings.group, text)
 
     async def _ensure_manager(self) -> None:
@@ -423,10 +411,18 @@ def _handler_of(actions: Actions, name: str) -> Handler:
     return manager_handler(actions) if name == MANAGER else agent_handler(actions, name)
 
 
+# What a hive does not have, or does not need at first, is not loaded: half of a start is loading.
+
+
 async def _runtime_of(settings: Settings) -> ContainerRuntime:
     """The runtime that the settings name; raises `HiveError` where it cannot work."""
     if settings.runtime == "local":
+        from hive_core.containers.local import LocalRuntime
+
         return await LocalRuntime.open(settings)
+    from hive_core.containers.nixos import NixosRuntime
+    from hive_core.plan_nixos import flake_of, options_of, pin_of
+
     pin = pin_of(settings)
     runtime = NixosRuntime(
         settings.paths,
@@ -435,6 +431,30 @@ async def _runtime_of(settings: Settings) -> ContainerRuntime:
         options=options_of(settings),
     )
     return await runtime.open()
+
+
+def _planner_of(settings: Settings, registry: Registry, runtime: ContainerRuntime) -> Planner:
+    if runtime.name != "nixos":
+        return Planner(settings, registry, runtime)
+    from hive_core.plan_nixos import NixosPlanner
+
+    return NixosPlanner(settings, registry, runtime)
+
+
+async def _web(
+    web_of: WebOf | None, actions: Actions, settings: Settings, store: Store, doors: Doors
+) -> Dashboard:
+    """The web on those doors, made by `web_of` where that is given."""
+    app, page_desk = await asyncio.to_thread(_web_modules)
+    actions.page_desk = page_desk.PageDesk(actions.audit, settings.paths)
+    web: Dashboard = (web_of or app.Web)(actions, settings, store, doors)
+    return web
+
+
+def _web_modules() -> tuple[Any, Any]:
+    from hive_core.web import app, page_desk
+
+    return app, page_desk
 
 
 def _broker_limits(settings: Settings) -> BrokerLimits:

@@ -13,7 +13,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from hive_core.metrics import CONTENT_TYPE
-from hive_core.web.listener import BoundedProtocol, HttpServer, bind_unix
+from hive_core.web.doors import bind_unix
+from hive_core.web.listener import BoundedProtocol, HttpServer
 from hive_shared.sockets import take_away
 
 MetricsText = Callable[[], Awaitable[str]]

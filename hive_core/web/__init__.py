@@ -1,5 +1,1 @@
-"""The operator's web: dashboard, agent pages, login."""
-
-from hive_core.web.app import Web
-
-__all__ = ["Web"]
+"""The operator's web: dashboard, agent pages, login. Made by the daemon: `app.Web`."""

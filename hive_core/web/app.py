@@ -6,7 +6,6 @@
 import asyncio
 import contextlib
 import logging
-import socket
 from pathlib import Path
 
 from fastapi import FastAPI, Request
@@ -19,21 +18,21 @@ from hive_core.clock import Clock, time_ms
 from hive_core.config import Settings
 from hive_core.store import Store
 from hive_core.web import agent_pages, auth, dashboard, static, stats
+from hive_core.web.doors import Doors
 from hive_core.web.gate import Gate
-from hive_core.web.headers import HostRules, url_host
-from hive_core.web.listener import BoundedProtocol, HttpServer, bind_both_families, bind_for_proxy, port_of
+from hive_core.web.headers import HostRules
+from hive_core.web.listener import BoundedProtocol, HttpServer
 from hive_core.web.ports import AgentPorts
 from hive_core.web.proxies import Proxies
 from hive_core.web.refusals import WebRefusal
 from hive_core.web.sessions import Sessions
 from hive_core.web.sse import Streams
-from hive_shared.errors import Conflict, HiveError, Internal
+from hive_shared.errors import HiveError, Internal
 from hive_shared.sockets import take_away
 from hive_shared.wire import LoginUrl, SessionView
 
 log = logging.getLogger(__name__)
 
-_WILDCARDS = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - compared with, not bound
 _PORT_EVENTS = frozenset({"agent", "agent_gone", "tombstones"})
 
 
@@ -45,10 +44,12 @@ class Web:
         actions: Actions,
         settings: Settings,
         store: Store,
+        doors: Doors | None = None,
         *,
         assets: Path | None = None,
         clock: Clock = time_ms,
     ) -> None:
+        """On those `doors`; without, `start` opens them."""
         self._actions = actions
         self._settings = settings
         self.sessions = Sessions(
@@ -65,29 +66,23 @@ class Web:
         self._assets = static.Assets(assets)
         self._server: HttpServer | None = None
         self._watching: asyncio.Task[None] | None = None
-        self._port = settings.dashboard_port
+        self._doors = doors
 
     @property
     def port(self) -> int:
         """The dashboard's port; the real one once started, if the settings leave it open."""
-        return self._port
+        return self._settings.dashboard_port if self._doors is None else self._doors.port
 
     @property
     def url(self) -> str:
-        """Where the operator's browser finds the dashboard: no slash at the end."""
-        proxy = next(filter(_is_of_a_proxy, self._settings.allowed_hosts), None)
-        if proxy is not None:
-            return proxy.rstrip("/")
-        address = self._settings.listen_address
-        return f"http://{url_host('127.0.0.1' if address in _WILDCARDS else address)}:{self.port}"
+        """Where the operator's browser finds the dashboard, once started: no slash at the end."""
+        return "" if self._doors is None else self._doors.url
 
     async def start(self) -> None:
         """Open the dashboard's port and the agents'. Raises `HiveError` when the dashboard's is taken."""
         await self.sessions.load()
-        listeners = self._bind()
-        self._port = port_of(listeners[0])
-        proxy_socket = self._bind_for_proxy(listeners)
-        self._server = HttpServer(self._application(), listeners, BoundedProtocol, proxy_socket)
+        doors = self._doors = self._doors or Doors.open(self._settings)
+        self._server = HttpServer(self._application(), doors.listeners, BoundedProtocol, doors.proxy)
         await self._server.start()
         if self._settings.agent_page_ports:
             self._watching = asyncio.create_task(self._watch_agents(), name="web-agent-ports")
@@ -126,27 +121,6 @@ class Web:
     def stream_counts(self) -> tuple[int, int]:
         """How many event streams browsers follow, and how many of them come from agents' harnesses."""
         return len(self.streams), self.streams.relayed
-
-    def _bind(self) -> list[socket.socket]:
-        settings = self._settings
-        try:
-            return bind_both_families(settings.listen_address, settings.dashboard_port, "the dashboard")
-        except Conflict as error:
-            raise Conflict(
-                f"{error.message}; stop that program, or set dashboard_port "
-                "(HIVE_DASHBOARD_PORT) to a free port"
-            ) from None
-
-    def _bind_for_proxy(self, listeners: list[socket.socket]) -> socket.socket | None:
-        settings = self._settings
-        if settings.listen_socket is None:
-            return None
-        try:
-            return bind_for_proxy(settings.listen_socket, settings.listen_socket_group)
-        except HiveError:
-            for listener in listeners:
-                listener.close()
-            raise
 
     def _rules_of(self, port: int) -> HostRules:
         return HostRules.of(port, self._settings.listen_address, self._settings.allowed_hosts)
@@ -190,11 +164,6 @@ class Web:
             return
         for name in changed:
             self._actions.roster.publish(name)
-
-
-def _is_of_a_proxy(allowed_host: str) -> bool:
-    """Whether that is where a browser calls a proxy: core itself has no TLS and no base path."""
-    return allowed_host.lower().startswith("https://") or "/" in allowed_host.partition("://")[2].rstrip("/")
 
 
 async def _refuse(_: Request, error: Exception) -> Response:

@@ -6,44 +6,27 @@ gives way to newer ones, so that a flood of them locks nobody out (SECURITY 11).
 """
 
 import asyncio
-import errno
-import grp
 import itertools
-import os
 import socket
-import stat
 from collections import deque
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from hive_core.web.doors import port_of
 from hive_core.web.headers import SECURITY_HEADERS
 from hive_core.web.proxies import BY_SOCKET
 from hive_shared.accepting import accept_all
-from hive_shared.errors import Conflict, HiveError
 from hive_shared.pace import Pace
-from hive_shared.sockets import listen, short_address
 
 HEAD_MAX_BYTES = 32 * 1024
 HEAD_SECONDS = 10.0  # from the connection, or the first byte of a later request, to its last header
-UNREAD_SECONDS = 30  # how long a peer may leave what we sent unread
-BACKLOG = 128
 PIPELINED_MAX = 4  # requests that wait for the one before; browsers send none
 CLOSE_SECONDS = 3
 
-FREE_PORT_TRIES = 20
-
-# Where else a name leads that leads to the address: to itself in the other family.
-OTHER_FAMILY = {"127.0.0.1": "::1", "::1": "127.0.0.1", "0.0.0.0": "::", "::": "0.0.0.0"}  # noqa: S104
-
 _numbers = itertools.count(1)
-
-
-class NoSuchAddress(HiveError):
-    """This machine does not have that address."""
 
 
 class TooManyAtOnce(Exception):
@@ -225,121 +208,3 @@ class HttpServer:
             await asyncio.wait(state.tasks, timeout=CLOSE_SECONDS)
         for connection in list(state.connections):
             connection.transport.abort()
-
-
-def port_of(listener: socket.socket) -> int:
-    return int(listener.getsockname()[1])
-
-
-def bind_for_proxy(path: Path, group: str | None) -> socket.socket:
-    """The Unix socket for a reverse proxy, for `group` and ourselves; raises `Conflict` or `HiveError`.
-
-    Whoever can open it may say where a request comes from, and whoever can replace it gets the
-    operator's requests: so its directory must be writable to nobody else (SECURITY 10).
-    """
-    try:
-        _check_place(path)
-        group_id = grp.getgrnam(group).gr_gid if group else None
-        return listen(path, mode=0o660 if group else 0o600, group_id=group_id)
-    except KeyError:
-        raise HiveError(f"listen_socket_group: this machine has no group {group!r}") from None
-    except OSError as error:
-        message = f"cannot listen on {path} for a reverse proxy: {error.strerror}"
-        raise HiveError(message) from None
-
-
-def bind_unix(path: Path, group: str, setting: str) -> socket.socket:
-    """A Unix socket for ourselves, and for `group` if there is such a group, as the host socket is.
-
-    Raises `Conflict` or `HiveError`, naming the setting that chose the path.
-    """
-    try:
-        _check_place(path, setting)
-        group_id = next((entry.gr_gid for entry in grp.getgrall() if entry.gr_name == group), None)
-        try:
-            return listen(path, mode=0o600 if group_id is None else 0o660, group_id=group_id)
-        except PermissionError:  # a user cannot give a file to a group it is not in
-            return listen(path, mode=0o600)
-    except OSError as error:
-        raise HiveError(f"{setting}: cannot listen on {path}: {error.strerror}") from None
-
-
-def _check_place(path: Path, setting: str = "listen_socket") -> None:
-    directory = path.parent.stat()
-    if directory.st_uid not in (0, os.geteuid()) or directory.st_mode & 0o022:
-        raise HiveError(
-            f"{setting} {path}: others may write to {path.parent}, and could put a socket of "
-            "their own there; choose a directory that is yours or root's alone"
-        )
-    try:
-        found = path.lstat()
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(found.st_mode):
-        raise Conflict(
-            f"{setting} {path}: there is something else of that name; remove it, or choose another"
-        )
-    if _is_answered(path):
-        raise Conflict(f"{setting} {path}: another program listens there; choose another path")
-
-
-def _is_answered(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe, short_address(path) as address:
-        return probe.connect_ex(address) == 0
-
-
-def bind_both_families(address: str, port: int, what: str) -> list[socket.socket]:
-    """As `bind`, and the same port of the other address family where a name leads to both.
-
-    Browsers try `localhost` on ::1 before 127.0.0.1. If core held only the one, an agent on the host's
-    network could listen on the other, and would be served the origin that keeps the operator's key.
-    """
-    tries = 1 if port else FREE_PORT_TRIES
-    while True:
-        first = bind(address, port, what)
-        other = OTHER_FAMILY.get(first.getsockname()[0])
-        if other is None:
-            return [first]
-        try:
-            return [first, bind(other, port_of(first), what)]
-        except NoSuchAddress:
-            return [first]  # a machine without that family
-        except HiveError:
-            first.close()
-            tries -= 1
-            if not tries:
-                raise
-
-
-def bind(address: str, port: int, what: str) -> socket.socket:
-    """A listening TCP socket; port 0 picks a free one. Raises `Conflict` or `HiveError` naming the port."""
-    family, kind, protocol, _, target = _resolve(address, port, what)
-    try:
-        listener = socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)
-    except OSError as error:
-        raise NoSuchAddress(f"cannot listen on {address} for {what}: {error.strerror}") from None
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Accepted connections inherit these: a peer that reads nothing, or has vanished, is dropped.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_SECONDS * 1000)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        listener.bind(target)
-        listener.listen(BACKLOG)
-        listener.setblocking(False)
-    except OSError as error:
-        listener.close()
-        if error.errno == errno.EADDRINUSE:
-            raise Conflict(f"port {port} on {address} for {what} is taken by another program") from None
-        kind_of_error = NoSuchAddress if error.errno == errno.EADDRNOTAVAIL else HiveError
-        message = f"cannot listen on port {port} of {address} for {what}: {error.strerror}"
-        raise kind_of_error(message) from None
-    return listener
-
-
-def _resolve(address: str, port: int, what: str) -> Any:
-    try:
-        return socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    except OSError as error:
-        raise HiveError(f"listen address {address!r} for {what}: {error.strerror}") from None

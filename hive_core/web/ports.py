@@ -15,8 +15,9 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from hive_core.web.doors import bind, port_of
 from hive_core.web.headers import HostRules
-from hive_core.web.listener import AgentPortProtocol, HttpServer, bind, port_of
+from hive_core.web.listener import AgentPortProtocol, HttpServer
 from hive_core.web.refusals import WebRefusal
 from hive_shared.errors import HiveError
 

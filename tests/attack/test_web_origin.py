@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hive_core.web import gate, headers, listener
+from hive_core.web import doors, gate, headers
 from hive_shared.errors import Conflict
 from tests.conftest import need
 from tests.support.web_hive import WebHive, raw_request, running_web
@@ -251,7 +251,7 @@ async def test_nobody_can_listen_where_the_dashboards_name_also_leads(
     """Browsers try `localhost` on ::1 first: who listens there is served the dashboard's own origin."""
     need(_has_ipv6(), "this machine has no IPv6 loopback")
     if not in_force:
-        monkeypatch.setattr(listener, "OTHER_FAMILY", {})
+        monkeypatch.setattr(doors, "OTHER_FAMILY", {})
     async with running_web(tmp_path, listen_address=address, agent_page_ports=False) as hive:
         squatted = 0
         for other in ("127.0.0.1", "::1"):

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from hive_core.web import cookie, listener, proxies
+from hive_core.web import cookie, doors, listener, proxies
 from hive_shared.errors import Conflict, HiveError
 from hive_shared.sockets import listen
 from tests.conftest import need
@@ -197,7 +197,7 @@ async def test_the_socket_is_not_made_where_others_could_put_theirs(
     shared.mkdir()
     shared.chmod(0o777)
     if not in_force:
-        monkeypatch.setattr(listener, "_check_place", lambda path: None)
+        monkeypatch.setattr(doors, "_check_place", lambda path: None)
     with pytest.raises(HiveError, match="others may write") if in_force else contextlib.nullcontext():
         async with running_web(tmp_path / "hive", agent_page_ports=False, listen_socket=shared / "web.sock"):
             pass

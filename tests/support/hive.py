@@ -60,8 +60,8 @@ class Hive:
     def log(self) -> str:
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
-    async def start(self) -> None:
-        """Start the daemon and wait until its host socket answers."""
+    async def start(self, *, look_seconds: float = 0.1) -> None:
+        """Start the daemon and wait until its host socket answers, looking so often."""
         own = {name: value for name, value in os.environ.items() if not name.startswith("HIVE_")}
         environment = {**own, **DEFAULTS, **self.environment}
         with self.log_path.open("ab") as log:
@@ -73,7 +73,8 @@ class Hive:
                 stderr=log,
                 start_new_session=True,
             )
-        await eventually(self._answers, "the daemon answers on its host socket")
+        what = "the daemon answers on its host socket"
+        await eventually(self._answers, what, every_seconds=look_seconds)
 
     def _serve(self) -> Sequence[str]:
         return (sys.executable, "-m", "hive_core.cli", "--root", str(self.root), "serve")

@@ -33,7 +33,7 @@ from hive_core.roster import Roster
 from hive_core.schedules import Schedules
 from hive_core.store import Store
 from hive_core.usage import Usage
-from hive_core.web import Web
+from hive_core.web.app import Web
 from hive_shared.paths import HostPaths
 from hive_shared.wire import AgentState
 

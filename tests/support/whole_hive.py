@@ -17,6 +17,7 @@ from hive_core.actions import Actions
 from hive_core.config import Settings
 from hive_core.store import Store
 from hive_core.web.app import Web
+from hive_core.web.doors import Doors
 from hive_shared import sockets
 from hive_shared.names import MANAGER
 from hive_shared.paths import HostPaths
@@ -136,9 +137,9 @@ async def whole_hive(root: Path) -> AsyncIterator[WholeHive]:
     webs: list[Web] = []
     up = asyncio.Event()
 
-    def web_of(actions: Actions, settings: Settings, store: Store) -> Web:
+    def web_of(actions: Actions, settings: Settings, store: Store, doors: Doors) -> Web:
         actions.notify_test = _nobody_is_told
-        webs.append(Web(actions, settings, store))
+        webs.append(Web(actions, settings, store, doors))
         return webs[-1]
 
     def ready(status: HiveStatus, url: LoginUrl) -> None:

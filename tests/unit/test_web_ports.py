@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from hive_core.web import listener
+from hive_core.web import doors
+from hive_core.web.doors import bind
 from hive_core.web.headers import HostRules
-from hive_core.web.listener import bind
 from hive_shared.errors import Conflict, HiveError
 from tests.conftest import need
 from tests.support.web_hive import WebHive, read_events, running_web
@@ -195,7 +195,7 @@ async def test_localhost_is_answered_in_both_address_families(tmp_path: Path) ->
 def test_a_machine_without_the_other_family_is_served_in_the_one_it_has(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(listener, "OTHER_FAMILY", {"127.0.0.1": "2001:db8::1"})
-    [only] = listener.bind_both_families("127.0.0.1", 0, "a test")
+    monkeypatch.setattr(doors, "OTHER_FAMILY", {"127.0.0.1": "2001:db8::1"})
+    [only] = doors.bind_both_families("127.0.0.1", 0, "a test")
     assert only.getsockname()[0] == "127.0.0.1"
     only.close()
