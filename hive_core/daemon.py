@@ -1,7 +1,8 @@
 """The composition root: builds every part once, runs them, and takes them down in order.
 
-Start: lock, store, the dashboard's port, queues, sockets, web, agents. Stop: web and host socket first, so that nothing new is
-asked; then the agents, whose sockets stay open until they have ended; then what they were served by.
+Start: lock, store, the dashboard's port, queues, sockets, web, agents. Stop: web and host socket first, so
+that nothing new is asked; then the agents, whose sockets stay open until they have ended; then what they
+were served by.
 """
 
 import asyncio
