@@ -254,19 +254,24 @@ def approvals(result: wire.ApprovalList) -> None:
 
 def every_approval(result: wire.ApprovalList) -> None:
     """What waits and what was resolved, with what became of it: on a terminal in a row of its own."""
-    headings = ["ID", "AGENT", "WHAT", "STATUS", "COMMIT", "AGE", "ABOUT"]
-    rows: list[tuple[object, ...]] = []
-    for approval in result.approvals:
-        row, outcome = _resolved_row(approval), _outcome(approval)
-        if not sys.stdout.isatty():
-            rows.append((*row, outcome))
-            continue
-        rows.append(row)
-        if outcome:
-            rows.append((*[""] * (len(row) - 1), f"→ {outcome}"))
+    headings = ("ID", "AGENT", "WHAT", "STATUS", "COMMIT", "AGE", "ABOUT")
+    rows = [(_resolved_row(approval), _outcome(approval)) for approval in result.approvals]
+    _put_with_remarks(headings, "OUTCOME", rows, empty="nothing was ever asked for")
+
+
+def _put_with_remarks(
+    headings: Sequence[str], last: str, rows: Iterable[tuple[tuple[object, ...], str]], *, empty: str
+) -> None:
+    """Each row with what is said of it: on a terminal below it, in a pipe in a column of its own."""
     if not sys.stdout.isatty():
-        headings.append("OUTCOME")
-    put_table(headings, rows, empty="nothing was ever asked for")
+        put_table((*headings, last), [(*row, remark) for row, remark in rows], empty=empty)
+        return
+    lines: list[tuple[object, ...]] = []
+    for row, remark in rows:
+        lines.append(row)
+        if remark:
+            lines.append((*[""] * (len(row) - 1), f"→ {remark}"))
+    put_table(headings, lines, empty=empty)
 
 
 def _approval_row(approval: wire.ApprovalView, *, with_status: bool) -> tuple[object, ...]:
@@ -322,10 +327,11 @@ def approval_asked(result: wire.ApprovalAsked) -> None:
 
 
 def deployments(name: str) -> Callable[[wire.Deployments], None]:
-    """What agent `name` ran, the newest first."""
-    return lambda result: put_table(
+    """What agent `name` ran, the newest first, with what the operator said to it."""
+    return lambda result: _put_with_remarks(
         ("APPROVAL", "COMMIT", "DEPLOYED", "AGE", "BY", "", "ABOUT"),
-        [_deployment_row(deployment) for deployment in result.deployments],
+        "OPERATOR'S NOTE",
+        [(_deployment_row(each), subject(each.operator_note)) for each in result.deployments],
         empty=f"{name} has run no commit yet",
     )
 

@@ -244,6 +244,7 @@ class Proposals:
                     message=approval.message,
                     deployed_at_ms=approval.resolved_at_ms,
                     approved_by=approval.resolved_by,
+                    operator_note=approval.operator_note,
                     running=is_this,
                     rollback=approval.rollback,
                 )

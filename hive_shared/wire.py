@@ -419,13 +419,14 @@ class FileDiff(Model):
 
 
 class Deployment(Model):
-    """A commit that an agent ran, or runs."""
+    """A commit that an agent ran, or runs. `operator_note` is what the operator said with the yes to it."""
 
     approval_id: int
     commit: str
     message: str = ""
     deployed_at_ms: int | None = None
     approved_by: str | None = None
+    operator_note: str = ""
     running: bool = False
     rollback: bool = False  # it had been deployed before
 

@@ -63,8 +63,8 @@ function asked(approval) {
   );
 }
 
-/** The operator's, as the chip says: no text of anybody else has one. @param {ApprovalView} approval */
-function operatorNote({ operator_note: said }) {
+/** The operator's, as the chip says: no text of anybody else has one. @param {{operator_note: string}} of */
+export function operatorNote({ operator_note: said }) {
   if (!said) return null;
   const whose = h("span", { class: "chip" }, "said with the yes");
   return h("p", { class: "meta words reason", "data-key": "operator-note" }, whose, " ", said);

@@ -1,6 +1,7 @@
 /** The commits an agent ran, newest first, and the way back to each of them. */
 
 import { diffButton } from "./approval_buttons.js";
+import { operatorNote } from "./approval_card.js";
 import { ageOf, h, leet, one } from "./dom.js";
 import { errorPlace } from "./forms.js";
 import { syncList } from "./morph.js";
@@ -44,6 +45,7 @@ function row(agent, deployment, first) {
       h("span", { class: "hint" }, id > 0 ? `#${id} · ` : "", at ? ageOf(at, " ago") : "", by ? ` · by ${by}` : ""),
     ),
     h("p", { class: "body words" }, message ? headline(message, 200) : wordless(deployment, first)),
+    operatorNote(deployment),
     id > 0 &&
       h("div", { class: "line", "data-key": "actions" }, diffButton(id), !running && back(agent, id, commit)),
   );

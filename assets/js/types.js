@@ -48,7 +48,7 @@
  *   added: number, deleted: number}} DiffSummary
  *
  * @typedef {{approval_id: number, commit: string, message: string, deployed_at_ms: number|null,
- *   approved_by: string|null, running: boolean, rollback: boolean}} Deployment
+ *   approved_by: string|null, operator_note: string, running: boolean, rollback: boolean}} Deployment
  *
  * @typedef {{path: string, size_bytes: number, changed_at_ms: number}} NoteFile
  * @typedef {{path: string, text: string, size_bytes: number, changed_at_ms: number, truncated: boolean}} NoteText

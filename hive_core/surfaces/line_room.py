@@ -25,11 +25,10 @@ def approvals_in_room(approvals: Sequence[wire.ApprovalView]) -> list[wire.Appro
 
 
 def deployments_in_room(deployments: Sequence[wire.Deployment]) -> list[wire.Deployment]:
-    """`deployments` with their messages cut if need be, and as many of the newest as fit."""
+    """`deployments` with their texts cut if need be, and as many of the newest as fit."""
     if _size(deployments) <= wire.BATCH_MAX_BYTES:
         return list(deployments)
-    short = [entry.model_copy(update={"message": _short(entry.message)}) for entry in deployments]
-    return _first_that_fit(short)
+    return _first_that_fit([_short_deployment(entry) for entry in deployments])
 
 
 def file_in_room(file: wire.FileDiff) -> wire.FileDiff:
@@ -110,6 +109,11 @@ def _short_approval(approval: wire.ApprovalView) -> wire.ApprovalView:
     written = ("message", "note", "operator_note", "outcome", "author")
     texts = {name: _short(getattr(approval, name)) for name in written}
     return approval.model_copy(update={**texts, "flags": flags})
+
+
+def _short_deployment(entry: wire.Deployment) -> wire.Deployment:
+    texts = {name: _short(getattr(entry, name)) for name in ("message", "operator_note")}
+    return entry.model_copy(update=texts)
 
 
 def _short(text: str) -> str:

@@ -42,7 +42,10 @@ WAITING = [approval(number, "pending") for number in range(1, 21)]
 RESOLVED = [approval(number, "denied") for number in range(300, 100, -1)]
 FILE = wire.FileDiff(path="agent.nix", change="added", added=1, text="+" + WORST * 512 * 1024 + "\n+end\n")
 LINES = wire.FileDiff(path="lines", change="added", added=1, text=f"+{WORST * 99}\n" * 5000)
-RAN = [wire.Deployment(approval_id=n, commit="a" * 40, message=WORST * 4096) for n in range(200)]
+RAN = [
+    wire.Deployment(approval_id=n, commit="a" * 40, message=WORST * 4096, operator_note=WORST * 2000)
+    for n in range(200)
+]
 
 
 class Stub:

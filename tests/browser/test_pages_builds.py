@@ -181,7 +181,7 @@ def test_a_history_tells_what_ran_and_leads_back(hive: MockHive, page: Page) -> 
     hive.agents["bob"] = agent_view("bob", commit=SHA[3])
     hive.deployments["bob"] = [
         deployment(9, SHA[3], MARKUP, running=True, approved_by=MARKUP),
-        deployment(5, SHA[2], "agent: jq\n\nand more"),
+        deployment(5, SHA[2], "agent: jq\n\nand more", operator_note=f"until friday {MARKUP}"),
         deployment(2, SHA[1], ""),
     ]
     opened(page)
@@ -197,6 +197,8 @@ def test_a_history_tells_what_ran_and_leads_back(hive: MockHive, page: Page) -> 
     expect(rows.nth(0).get_by_role("button", name="Roll")).to_have_count(0)
     expect(rows.nth(0)).to_contain_text(MARKUP)
     expect(rows.nth(1)).to_contain_text("agent: jq")
+    expect(rows.nth(1)).to_contain_text(f"said with the yes until friday {MARKUP}")
+    expect(panel.get_by_text("said with the yes")).to_have_count(1)
     expect(rows.nth(2)).to_contain_text("The configuration it began with, written by the hive.")
     page.get_by_role("button", name=f"Roll back bob to {SHA[2][:12]}").click()
     expect(page.get_by_role("dialog")).to_contain_text(f"Roll bob back to {SHA[2][:12]} (approval #5)?")

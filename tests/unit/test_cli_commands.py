@@ -891,6 +891,17 @@ def test_there_is_nothing_to_roll_back_to_for_an_agent_that_ran_one_commit(
     assert "ran nothing else before" in ended.err
 
 
+def test_a_history_tells_what_the_operator_said_to_a_commit(run: Run, host: HostSurface) -> None:
+    first, *others = RAN.deployments
+    noted = first.model_copy(update={"operator_note": "\x1b[31muntil it\nis out"})
+    host.replies["history"] = wire.Deployments(deployments=[noted, *others])
+    lines = run("history", "alice").out.splitlines()
+    assert lines[0].endswith("OPERATOR'S NOTE")
+    assert [line for line in lines if "␛[31muntil it" in line] == [lines[1]]
+    shown = run("history", "alice", "--json").json["deployments"]
+    assert [each["operator_note"] for each in shown] == ["\x1b[31muntil it\nis out", "", ""]
+
+
 # --- progress of agents -----------------------------------------------------
 
 

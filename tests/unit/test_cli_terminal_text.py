@@ -166,7 +166,12 @@ def hostile_results() -> list[tuple[Any, Any]]:
         id=1, asker=HOSTILE, question=HOSTILE, options=[HOSTILE], multi=True, asked_at_ms=1, answer=HOSTILE
     )
     ran = wire.Deployment(
-        approval_id=1, commit=HOSTILE, message=HOSTILE, deployed_at_ms=10**30, approved_by=HOSTILE
+        approval_id=1,
+        commit=HOSTILE,
+        message=HOSTILE,
+        deployed_at_ms=10**30,
+        approved_by=HOSTILE,
+        operator_note=HOSTILE,
     )
     changed = [
         wire.FileDiff(path=HOSTILE, change="modified", text=f"+{HOSTILE}", mode=HOSTILE, truncated=True)

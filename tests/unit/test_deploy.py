@@ -168,6 +168,8 @@ async def test_what_is_said_with_the_yes_is_kept_with_the_commit_and_told_the_ma
     await hive.actions.approve(OPERATOR, approval.id, approval.commit, "until friday\n<b>")
     done = await hive.resolved(approval)
     assert (done.status, done.operator_note, done.outcome) == ("deployed", "until friday\n<b>", "")
+    ran = (await hive.actions.history(OPERATOR, "alice")).deployments
+    assert [each.operator_note for each in ran] == ["until friday\n<b>", ""]
     kept = proposing.git(
         hive.paths.applied("alice"), "tag", "--list", "--format=%(contents)", f"approved/{done.id}"
     )
