@@ -65,8 +65,8 @@ class Activity:
             self._news.clear()
             try:
                 await self._audit.settled()
-                await self._tell()
-                told = ""
+                if await self._tell():
+                    told = ""  # what is undone says nothing of the disk
             except HiveError as error:
                 if error.message != told:  # whatever is refused wants to be audited, and wakes us
                     log.warning("what was done lately cannot be shown: %s", error.message)
@@ -81,7 +81,9 @@ class Activity:
             wanted.append(_audit.c.id < before)
         return await self._audit.matching(and_(*wanted), limit)
 
-    async def _tell(self) -> None:
+    async def _tell(self) -> bool:
+        """Publish what is new; whether anything was."""
+        before = self._told
         while True:
             is_new = and_(_is_worth_showing(), _audit.c.id > self._told)
             fresh = await self._audit.matching(is_new, TOLD_AT_ONCE, newest=False)
@@ -89,7 +91,7 @@ class Activity:
                 self._told = entry.id
                 self._feed.publish("activity", entry.model_dump(mode="json"))
             if len(fresh) < TOLD_AT_ONCE:
-                return
+                return self._told != before
 
 
 def is_shown(action: str) -> bool:
