@@ -8,11 +8,12 @@ import asyncio
 import logging
 from typing import Final
 
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import Integer, bindparam, func, literal_column, or_, select
 
-from hive_core.audit import Audit
+from hive_core.audit import ENTRY, Audit
 from hive_core.feed import Feed
 from hive_core.store import schema
+from hive_core.store.prepared import Prepared
 from hive_shared.errors import HiveError
 from hive_shared.names import OPERATOR
 from hive_shared.wire import AuditEntry
@@ -34,6 +35,29 @@ LOOKED_BACK: Final = 5000  # entries; agents write to each other all day, which 
 TOLD_AT_ONCE: Final = 100
 
 _audit = schema.audit
+
+_IS_SHOWN: Final = _audit.c.action.in_([literal_column(f"'{action}'") for action in sorted(SHOWN)])
+_BY_OPERATOR: Final = _audit.c.principal.startswith(OPERATOR)
+# What an agent says, and what it was refused, would push away what people did.
+_IS_WORTH_SHOWING: Final = or_(
+    _IS_SHOWN & ~_audit.c.outcome.startswith("refused"),
+    _BY_OPERATOR & or_(_IS_SHOWN, _audit.c.action == "send"),
+)
+_NEWS: Final = Prepared(
+    select(*ENTRY)
+    .where(_IS_WORTH_SHOWING, _audit.c.id > bindparam("told"))
+    .order_by(_audit.c.id)
+    .limit(bindparam("max"))
+)
+_TOP: Final = func.coalesce(
+    bindparam("before", type_=Integer), select(func.max(_audit.c.id) + 1).scalar_subquery()
+)
+_RECENT: Final = Prepared(
+    select(*ENTRY)
+    .where(_IS_WORTH_SHOWING, _audit.c.id < _TOP, _audit.c.id >= _TOP - LOOKED_BACK)
+    .order_by(_audit.c.id.desc())
+    .limit(bindparam("max"))
+)
 
 
 class Activity:
@@ -74,19 +98,14 @@ class Activity:
 
     async def recent(self, limit: int, before: int | None = None) -> list[AuditEntry]:
         """The newest `limit` shown entries (with ids below `before`), oldest first."""
-        newest = select(func.max(_audit.c.id)).scalar_subquery()
-        top = newest if before is None else before
-        wanted = [_is_worth_showing(), _audit.c.id > top - LOOKED_BACK]
-        if before is not None:
-            wanted.append(_audit.c.id < before)
-        return await self._audit.matching(and_(*wanted), limit)
+        found = await self._audit.asked(_RECENT, before=before, max=limit)
+        return found[::-1]
 
     async def _tell(self) -> bool:
         """Publish what is new; whether anything was."""
         before = self._told
         while True:
-            is_new = and_(_is_worth_showing(), _audit.c.id > self._told)
-            fresh = await self._audit.matching(is_new, TOLD_AT_ONCE, newest=False)
+            fresh = await self._audit.asked(_NEWS, told=self._told, max=TOLD_AT_ONCE)
             for entry in fresh:
                 self._told = entry.id
                 self._feed.publish("activity", entry.model_dump(mode="json"))
@@ -97,10 +116,3 @@ class Activity:
 def is_shown(action: str) -> bool:
     """Whether entries of that action are for the dashboard; of messages, only the operator's are."""
     return action in SHOWN or action == "send"
-
-
-def _is_worth_showing() -> ColumnElement[bool]:
-    """What an agent says, and what it was refused, would push away what people did."""
-    by_operator = _audit.c.principal.startswith(OPERATOR)
-    done = _audit.c.action.in_(SHOWN) & ~_audit.c.outcome.startswith("refused")
-    return or_(done, by_operator & or_(_audit.c.action.in_(SHOWN), _audit.c.action == "send"))

@@ -9,15 +9,17 @@ Every end of an approval is committed together with the helper event that tells 
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, func, insert, or_, select, update
 
 from hive_core.audit import Audit
 from hive_core.broker import Broker, Post
 from hive_core.clock import Clock, time_ms
 from hive_core.principals import Kind, Principal
 from hive_core.store import Store
+from hive_core.store.prepared import Prepared
 from hive_core.store.schema import approval as table
 from hive_core.subscribers import Subscribers
 from hive_shared.errors import BadRequest, Conflict, NotFound, TooMany
@@ -31,6 +33,13 @@ IN_WORK: Final = (ApprovalStatus.APPROVED, ApprovalStatus.BUILDING)
 FINISHED: Final = (ApprovalStatus.DEPLOYED, ApprovalStatus.FAILED, ApprovalStatus.DENIED)
 _UNFINISHED: Final = (ApprovalStatus.PENDING, *IN_WORK)
 
+_PENDING: Final = Prepared(
+    select(table).where(table.c.status == ApprovalStatus.PENDING.value).order_by(table.c.id)
+)
+_UNDER_WAY: Final = Prepared(
+    select(table).where(or_(*(table.c.status == status.value for status in IN_WORK))).order_by(table.c.id)
+)
+_NEWEST: Final = Prepared(select(table).order_by(table.c.id.desc()).limit(bindparam("max")))
 
 Subscriber = Callable[[ApprovalView], None]
 
@@ -118,17 +127,16 @@ class Approvals:
 
     async def pending(self) -> list[ApprovalView]:
         """Those that wait for the operator, oldest first."""
-        return await self._in((ApprovalStatus.PENDING,))
+        return [_view(row) for row in await self._store.read(_PENDING.rows)]
 
     async def unfinished(self) -> list[ApprovalView]:
         """Those that are approved and not yet deployed or failed, in the order they were approved."""
-        found = await self._in(IN_WORK)
+        found = [_view(row) for row in await self._store.read(_UNDER_WAY.rows)]
         return sorted(found, key=lambda approval: (approval.resolved_at_ms or 0, approval.id))
 
     async def all(self, limit: int) -> list[ApprovalView]:
         """The newest `limit` of every state, newest first."""
-        newest = select(table).order_by(table.c.id.desc()).limit(limit)
-        return [_view(row) for row in await self._store.read(lambda c: c.execute(newest).all())]
+        return [_view(row) for row in await self._store.read(partial(_NEWEST.rows, max=limit))]
 
     async def last_of_each_agent(self) -> list[ApprovalView]:
         """The newest one of every agent that any was ever for."""
@@ -223,10 +231,6 @@ class Approvals:
     def subscribe(self, callback: Subscriber) -> Callable[[], None]:
         """Call back with every approval as it changes, in commit order; returns how to end that."""
         return self._subscribers.add(callback)
-
-    async def _in(self, states: tuple[ApprovalStatus, ...]) -> list[ApprovalView]:
-        query = select(table).where(table.c.status.in_(states)).order_by(table.c.id)
-        return [_view(row) for row in await self._store.read(lambda c: c.execute(query).all())]
 
     def _decided(self, status: ApprovalStatus, note: str, principal: Principal) -> dict[str, Any]:
         return self._ended(status, note) | {"resolved_by": str(principal)}

@@ -1,9 +1,10 @@
 """Who did what, when, and how it ended: a table that only grows (SPEC section 5)."""
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, insert, select
+from sqlalchemy import ColumnElement, Connection, Row, insert, select
 
 from hive_core.clock import Clock, time_ms
 from hive_core.principals import Principal
@@ -17,7 +18,7 @@ TEXT_MAX_CHARACTERS: Final = 1000  # of one entry's subject or detail; bodies ar
 _INSERT: Final = Prepared(
     insert(schema.audit), ("host", "at_ms", "principal", "action", "subject", "outcome", "detail")
 )
-_ENTRY: Final = (
+ENTRY: Final = (
     schema.audit.c.id,
     schema.audit.c.at_ms,
     schema.audit.c.principal,
@@ -84,9 +85,18 @@ class Audit:
     ) -> list[AuditEntry]:
         """The newest (or the oldest) `limit` entries of which `condition` holds, oldest first."""
         number = schema.audit.c.id
-        query = select(*_ENTRY).order_by(number.desc() if newest else number).limit(limit)
+        query = select(*ENTRY).order_by(number.desc() if newest else number).limit(limit)
         if condition is not None:
             query = query.where(condition)
         rows = await self._store.read(lambda connection: connection.execute(query).all())
-        found = [AuditEntry.model_validate(row._mapping) for row in rows]
+        found = entries(rows)
         return found[::-1] if newest else found
+
+    async def asked(self, query: Prepared, **values: Any) -> list[AuditEntry]:
+        """What a query for all of `ENTRY` finds, in its order."""
+        return entries(await self._store.read(partial(query.rows, **values)))
+
+
+def entries(rows: Iterable[Row[*tuple[Any, ...]]]) -> list[AuditEntry]:
+    """Rows of `ENTRY`."""
+    return [AuditEntry.model_validate(row._mapping) for row in rows]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Final, Literal
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
 
 from hive_core.audit import Audit
 from hive_core.clock import Clock, time_ms
@@ -19,6 +19,7 @@ from hive_core.clock_jumps import Adjusted, Lasting
 from hive_core.deadlines import Deadlines
 from hive_core.principals import Principal
 from hive_core.store import Store
+from hive_core.store.prepared import Prepared
 from hive_core.store.schema import permission as table
 from hive_core.store.schema import permission_rule as rules_table
 from hive_core.subscribers import Subscribers
@@ -51,6 +52,9 @@ NOBODY_ANSWERED: Final = "Nobody answered in time, so this is denied. Go on with
 CLOCK: Final = Principal.system(via="clock")
 
 _OPEN: Final = table.c.closed == ""
+_IN_ORDER: Final = select(table).where(_OPEN).order_by(table.c.id)
+_ALL_OPEN: Final = Prepared(_IN_ORDER)
+_OPEN_OF: Final = Prepared(_IN_ORDER.where(table.c.agent == bindparam("agent")))
 _LASTING: Final = Lasting(table, _OPEN, since="asked_at_ms", until="expires_at_ms")
 _PATTERNS: Final = Redactor()
 
@@ -295,10 +299,8 @@ class Permissions:
 
     async def open(self, agent: str | None = None) -> list[PermissionView]:
         """Those that wait, of all agents or of one, oldest first."""
-        query = select(table).where(_OPEN).order_by(table.c.id)
-        if agent is not None:
-            query = query.where(table.c.agent == agent)
-        return [_view(row) for row in await self._store.read(lambda c: c.execute(query).all())]
+        rows = _ALL_OPEN.rows if agent is None else partial(_OPEN_OF.rows, agent=agent)
+        return [_view(row) for row in await self._store.read(rows)]
 
     def subscribe(self, callback: Subscriber) -> Callable[[], None]:
         """Call back with every request as it is asked or closed; returns how to end that."""

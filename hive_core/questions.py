@@ -22,6 +22,7 @@ from hive_core.clock_jumps import Adjusted, Lasting
 from hive_core.deadlines import Deadlines
 from hive_core.principals import Kind, Principal
 from hive_core.store import Store, messages
+from hive_core.store.prepared import Prepared
 from hive_core.store.schema import question as table
 from hive_core.subscribers import Subscribers
 from hive_shared.errors import BadRequest, Conflict, Forbidden, NotFound, TooMany
@@ -43,6 +44,8 @@ LIFECYCLE: Final = Principal.system(via="lifecycle")
 
 _OPEN: Final = table.c.closed == ""
 _TO_OPERATOR: Final = table.c.answerer == OPERATOR
+_OPEN_TO_OPERATOR: Final = Prepared(select(table).where(_OPEN, _TO_OPERATOR).order_by(table.c.id))
+_OPEN_BETWEEN: Final = Prepared(select(table).where(_OPEN, ~_TO_OPERATOR).order_by(table.c.id))
 _LASTING: Final = Lasting(table, _OPEN, since="asked_at_ms", until="expires_at_ms")
 
 Closed = Literal["answered", "cancelled", "expired", "gone"]
@@ -335,11 +338,11 @@ class Questions:
 
     async def open(self) -> list[QuestionView]:
         """Those that wait for the operator's answer, oldest first."""
-        return await self._store.read(lambda connection: _views(connection, _OPEN, _TO_OPERATOR))
+        return [_view(row) for row in await self._store.read(_OPEN_TO_OPERATOR.rows)]
 
     async def between_agents(self) -> list[QuestionView]:
         """Those that wait for an agent's answer, oldest first."""
-        return await self._store.read(lambda connection: _views(connection, _OPEN, ~_TO_OPERATOR))
+        return [_view(row) for row in await self._store.read(_OPEN_BETWEEN.rows)]
 
     async def of(self, name: str) -> tuple[list[QuestionView], list[QuestionView]]:
         """What an agent has asked, and what it was asked, as far as that is open; oldest first."""

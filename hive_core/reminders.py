@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, Literal
 
-from sqlalchemy import Connection, Row, Select, delete, func, insert, select, true
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, true
 
 from hive_core.audit import Audit
 from hive_core.broker import Broker, Post
@@ -18,6 +18,7 @@ from hive_core.clock_jumps import Adjusted, Lasting
 from hive_core.deadlines import Deadlines
 from hive_core.principals import Kind, Principal
 from hive_core.store import Store
+from hive_core.store.prepared import Prepared
 from hive_core.store.schema import reminder as table
 from hive_core.subscribers import Subscribers
 from hive_shared.errors import NotFound, TooMany
@@ -37,6 +38,9 @@ _SHOWN: Final = (
     table.c.due_at_ms,
     table.c.set_at_ms,
 )
+_IN_ORDER: Final = select(*_SHOWN).order_by(table.c.due_at_ms, table.c.id)
+_PENDING: Final = Prepared(_IN_ORDER)
+_PENDING_OF: Final = Prepared(_IN_ORDER.where(table.c.agent == bindparam("agent")))
 Closed = Literal["", "delivered", "cancelled", "dropped"]
 Subscriber = Callable[[ReminderView], None]
 
@@ -86,11 +90,11 @@ class Reminders:
 
     async def of(self, agent: str) -> list[ReminderView]:
         """The pending ones of an agent, those due first before."""
-        return await self._store.read(lambda c: _views(c, _pending().where(table.c.agent == agent)))
+        return [_view(row) for row in await self._store.read(partial(_PENDING_OF.rows, agent=agent))]
 
     async def pending(self) -> list[ReminderView]:
         """Those of all agents, those due first before."""
-        return await self._store.read(lambda c: _views(c, _pending()))
+        return [_view(row) for row in await self._store.read(_PENDING.rows)]
 
     async def cancel(self, principal: Principal, number: int) -> ReminderView:
         """Take a pending one back: an agent its own ones, the operator any.
@@ -112,7 +116,7 @@ class Reminders:
         """An agent was purged: a namesake begins without its reminders."""
 
         def work(connection: Connection) -> list[ReminderView]:
-            views = _views(connection, _pending().where(table.c.agent == agent))
+            views = [_view(row) for row in _PENDING_OF.rows(connection, agent=agent)]
             connection.execute(delete(table).where(table.c.agent == agent))
             return [_closed(view, "dropped") for view in views]
 
@@ -147,14 +151,6 @@ class Reminders:
     def _tell(self, views: list[ReminderView]) -> None:
         for view in views:
             self._subscribers.tell(view)
-
-
-def _pending() -> Select[Any]:
-    return select(*_SHOWN).order_by(table.c.due_at_ms, table.c.id)
-
-
-def _views(connection: Connection, query: Select[Any]) -> list[ReminderView]:
-    return [_view(row) for row in connection.execute(query).all()]
 
 
 def _read(connection: Connection, number: int, principal: Principal | None = None) -> ReminderView:

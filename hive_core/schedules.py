@@ -25,6 +25,7 @@ from hive_core.cron import Cron
 from hive_core.deadlines import Deadlines
 from hive_core.principals import Principal
 from hive_core.store import Store
+from hive_core.store.prepared import Prepared
 from hive_core.store.schema import message as messages
 from hive_core.store.schema import schedule as table
 from hive_core.subscribers import Subscribers
@@ -41,6 +42,8 @@ NEXT_SHOWN: Final = 3
 LATE_MS: Final = 60_000  # from then on a message says when it was due
 SET_BACK_MS: Final = 86_400_000
 CLOCK: Final = Principal.system(via="clock")
+
+_ALL: Final = Prepared(select(table).order_by(table.c.agent, table.c.id))
 
 Subscriber = Callable[[ScheduleView], None]
 
@@ -143,8 +146,7 @@ class Schedules:
 
     async def all(self) -> list[ScheduleView]:
         """Every one, by agent."""
-        query = select(table).order_by(table.c.agent, table.c.id)
-        return await self._store.read(lambda c: [_view(row) for row in c.execute(query).all()])
+        return await self._store.read(lambda c: [_view(row) for row in _ALL.rows(c)])
 
     async def preview(self, cron: str, timezone: str) -> SchedulePreview:
         """What a schedule would mean. Raises `BadRequest` that names the field."""

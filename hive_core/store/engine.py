@@ -50,7 +50,7 @@ class Store:
 
     def __init__(self, path: Path, loop: asyncio.AbstractEventLoop) -> None:
         self.path = path
-        self._reading = _engine(path, pragmas=("query_only=ON",))
+        self._reading = _Reading(path)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-read")
         self._writing = _engine(path)
         self._writer = _Writer(path, self._writing.connect(), loop, self._found_damage)
@@ -125,14 +125,12 @@ class Store:
         self._writer.stop()
         await asyncio.to_thread(self._writer.join)
         await asyncio.to_thread(self._readers.shutdown)
-        self._reading.dispose()
+        self._reading.close()
         self._writing.dispose()
 
     def _read(self, work: Work[T]) -> T:
         try:
-            with self._reading.connect() as connection:
-                _driver(connection).execute("BEGIN")  # ended as the connection goes back to its pool
-                return work(connection)
+            return self._reading.run(work)
         except (DatabaseError, sqlite3.DatabaseError) as error:
             if _is_damage(error):
                 self._found_damage(error)
@@ -149,6 +147,50 @@ class Store:
 
         with contextlib.suppress(RuntimeError):  # the loop is gone
             self._loop.call_soon_threadsafe(tell)
+
+
+class _Reading:
+    """A connection for each thread that reads: taking one from a pool would cost as much as a short query."""
+
+    def __init__(self, path: Path) -> None:
+        self._engine = _engine(path, pragmas=("query_only=ON",))
+        self._own = threading.local()
+        self._open: list[Connection] = []
+
+    def run(self, work: Work[T]) -> T:
+        """In a transaction that sees one state of the database."""
+        connection = self._connection()
+        try:
+            driver = _driver(connection)
+            driver.execute("BEGIN")
+            try:
+                return work(connection)
+            finally:
+                connection.rollback()  # what SQLAlchemy began by itself with the work's first statement
+                driver.rollback()
+        except (DatabaseError, sqlite3.DatabaseError):
+            self._forget(connection)  # whatever it is: the next read begins with a new one
+            raise
+
+    def close(self) -> None:
+        """Once all threads have ended."""
+        for connection in self._open:
+            connection.close()
+        self._engine.dispose()
+
+    def _connection(self) -> Connection:
+        connection: Connection | None = getattr(self._own, "connection", None)
+        if connection is None:
+            connection = self._own.connection = self._engine.connect()
+            self._open.append(connection)
+        return connection
+
+    def _forget(self, connection: Connection) -> None:
+        self._own.connection = None
+        self._open.remove(connection)
+        with contextlib.suppress(DatabaseError, sqlite3.DatabaseError):
+            connection.invalidate()
+            connection.close()
 
 
 # --- the writer -------------------------------------------------------------

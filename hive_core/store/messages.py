@@ -44,6 +44,7 @@ _SEEN: Final = (
 )
 # A lease that nobody has and no start ends: such a message is neither delivered nor lost. No owner begins so.
 ASIDE: Final = "/aside"
+MAX_ID: Final = 2**63 - 1
 
 _IS_OPEN: Final = table.c.acked_at_ms.is_(None)
 _IS_DELIVERABLE: Final = _IS_OPEN & table.c.lease.is_(None)
@@ -110,6 +111,11 @@ _OLDEST_WAITING: Final = (
 # Not in the order of ids: for that, SQLite would go through the whole history. Of these there are few.
 _OLDEST_LEASED: Final = select(func.min(table.c.sent_at_ms)).where(_TO, _IS_OPEN, table.c.lease.is_not(None))
 _TO_OPERATOR: Final = table.c.recipient == literal_column(f"'{OPERATOR}'")  # a literal, as in its index
+_NEWEST_FIRST: Final = (
+    select(*_SEEN).where(table.c.id < bindparam("before")).order_by(table.c.id.desc()).limit(bindparam("max"))
+)
+_NEWEST: Final = Prepared(_NEWEST_FIRST)
+_NEWEST_TO_OPERATOR: Final = Prepared(_NEWEST_FIRST.where(_TO_OPERATOR))
 
 
 @dataclass(frozen=True)
@@ -276,12 +282,9 @@ def newest(
     connection: Connection, limit: int, *, before: int | None = None, to_operator: bool = False
 ) -> list[Message]:
     """The newest ones, oldest first; below an id, or only those to the operator."""
-    query = select(*_SEEN).order_by(table.c.id.desc()).limit(limit)
-    if before is not None:
-        query = query.where(table.c.id < before)
-    if to_operator:
-        query = query.where(_TO_OPERATOR)
-    rows = connection.execute(query).all()
+    query = _NEWEST_TO_OPERATOR if to_operator else _NEWEST
+    top = MAX_ID if before is None else before
+    rows = query.run(connection, {"before": top, "max": limit}).fetchall()
     return [_message(row, for_others=True) for row in reversed(rows)]
 
 

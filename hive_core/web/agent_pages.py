@@ -20,7 +20,7 @@ from hive_core.principals import Principal
 from hive_core.web import relay
 from hive_core.web.dashboard import keeper
 from hive_core.web.forms import AgentSendForm, LoginCodeForm, ModelForm, form
-from hive_core.web.operator import CurrentSession, Operator, operator_of
+from hive_core.web.operator import CurrentSession, Operator
 from hive_core.web.refusals import done, encoded, json_bytes, json_response
 from hive_core.web.sessions import Sessions
 from hive_core.web.sse import EventStream, Streams, frame
@@ -93,8 +93,7 @@ def _add_reading(router: APIRouter, pages: Pages, sessions: Sessions, streams: S
         return await pages.read(who, name, f"/events/history?{urlencode(wanted)}")
 
     @router.get("/events/stream")
-    async def stream(name: str, request: Request, session: CurrentSession) -> Response:
-        who = operator_of(request)
+    async def stream(name: str, request: Request, session: CurrentSession, who: Operator) -> Response:
         socket = pages.socket(who, name)
         place = streams.take(session.id, relayed=True)
         try:

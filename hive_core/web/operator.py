@@ -8,8 +8,10 @@ from hive_core.principals import Principal
 from hive_core.web.refusals import WebRefusal
 from hive_core.web.sessions import Session
 
+# `async`, though nothing is awaited: FastAPI takes others to a thread, for each request.
 
-def session_of(request: Request) -> Session:
+
+async def session_of(request: Request) -> Session:
     """The session the gate found. Without one, a route is not reachable; if it is, it refuses too."""
     session = request.scope.get("state", {}).get("session")
     if not isinstance(session, Session):
@@ -17,9 +19,11 @@ def session_of(request: Request) -> Session:
     return session
 
 
-def operator_of(request: Request) -> Principal:
-    return Principal.operator(f"session {session_of(request).id}")
-
-
 CurrentSession = Annotated[Session, Depends(session_of)]
+
+
+async def operator_of(session: CurrentSession) -> Principal:
+    return Principal.operator(f"session {session.id}")
+
+
 Operator = Annotated[Principal, Depends(operator_of)]

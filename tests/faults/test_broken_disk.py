@@ -16,6 +16,7 @@ import pytest
 from hive_core.doctor import Verdict
 from hive_core.invariants import examine
 from hive_core.store import Store
+from hive_core.store.engine import _Reading
 from hive_shared.errors import HiveError, Unavailable
 from hive_shared.paths import HostPaths
 from tests.conftest import need
@@ -285,7 +286,7 @@ async def test_what_is_damaged_while_the_daemon_runs_is_told_once_it_is_met(tmp_
         with contextlib.closing(sqlite3.connect(path)) as other:
             other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         damage(path, page_of(path, "message"))
-        parts.store._reading.dispose()  # so that its cache has not what the file had
+        parts.store._reading = _Reading(path)  # so that its cache has not what the file had
         with pytest.raises(Unavailable, match="malformed"):
             await parts.broker.recent(100)
         found = await parts.store.damaged
