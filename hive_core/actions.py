@@ -25,6 +25,8 @@ from hive_core.background import TaskSet
 from hive_core.broker import Broker
 from hive_core.budgets import Budgets
 from hive_core.builds import Builds
+from hive_core.configured_rules import configured_rules
+from hive_core.containers.local_system import LocalSystem
 from hive_core.deploy import Deployer
 from hive_core.exchanges import LoopLimits
 from hive_core.fair_share import fair_share
@@ -163,6 +165,7 @@ class Actions:
         self.page_desk: PageDesk | None = None  # likewise
         self.notify_test: Callable[[], Awaitable[list[wire.NotifyOutcome]]] | None = None  # likewise
         self.measured: Callable[[], Awaitable[str]] | None = None  # likewise
+        self.system_of: Callable[[str], LocalSystem] = _unknown_system  # likewise
         self.beat_seconds = wire.Reported().again_seconds  # between two words of a harness
         self._pronouns = parts.operator_pronouns
         self._describe = parts.describe
@@ -624,7 +627,13 @@ class Actions:
         """The requests that wait, and all rules."""
         authorize(who, Operation.LIST_PERMISSIONS)
         requests = await self.permission_requests.open()
-        return wire.PermissionList(requests=requests, rules=self.permission_requests.rules())
+        names = [record.name for record in self.registry.live() if record.host == self.registry.host]
+        configured = await asyncio.to_thread(lambda: [self._configured_rules(name) for name in names])
+        return wire.PermissionList(
+            requests=requests,
+            rules=self.permission_requests.rules(),
+            configured=[each for each in configured if each.rules or each.is_policy or each.problem],
+        )
 
     async def open_permissions(self, who: Principal, name: str) -> list[wire.PermissionView]:
         """The tool calls of one agent that wait, oldest first; raises `UnknownAgent`."""
@@ -637,6 +646,18 @@ class Actions:
         authorize(who, Operation.LIST_PERMISSIONS)
         self.registry.require(name)
         return self.permission_requests.rules(name)
+
+    async def configured_rules(self, who: Principal, name: str) -> wire.ConfiguredRules:
+        """What one agent's configuration says of its tools; raises `UnknownAgent`."""
+        authorize(who, Operation.LIST_PERMISSIONS)
+        self.registry.require(name)
+        return await asyncio.to_thread(self._configured_rules, name)
+
+    def _configured_rules(self, name: str) -> wire.ConfiguredRules:
+        try:
+            return configured_rules(name, self.system_of(name))
+        except HiveError as error:
+            return wire.ConfiguredRules(agent=name, problem=error.message)
 
     async def answer_permission(self, who: Principal, request: wire.AnswerPermission) -> wire.PermissionView:
         """Allow for a scope, or deny."""
@@ -874,7 +895,7 @@ class Actions:
         approvals = await self.pending(who, resolved=RESOLVED_SHOWN)
         questions = await self.open_questions(who)
         asks = fair_share(await self.asks(who), lambda question: question.asker, ASKS_SHOWN)
-        asked = (await self.permissions(who)).requests
+        asked = await self.permission_requests.open()
         permissions = fair_share(asked, lambda request: request.agent, PERMISSIONS_SHOWN)
         pending = await self.pending_reminders(who)
         reminders = fair_share(pending, lambda reminder: reminder.agent, REMINDERS_SHOWN)
@@ -1079,3 +1100,7 @@ def _plain(value: wire.Model) -> dict[str, Any]:
 
 def _plain_list(values: list[Any]) -> list[dict[str, Any]]:
     return [_plain(value) for value in values]
+
+
+def _unknown_system(name: str) -> LocalSystem:
+    raise HiveError(f"what agent {name} was built to is not known here")

@@ -27,7 +27,7 @@ RuleText = Annotated[
 
 
 def listed(hive: Hive) -> None:
-    """Show the tool calls that wait for you, whole, and the rules that you have made."""
+    """Show the tool calls that wait for you, whole, and the rules: yours, and those of agents' agent.nix."""
     hive.show(wire.Permissions(), _listed)
 
 
@@ -107,10 +107,10 @@ def _listed(result: wire.PermissionList) -> None:
         cli_output.put(_told(request))
     if result.more:
         cli_output.tell(f"and {result.more} more")
-    if result.rules:
-        cli_output.put_table(
-            ("RULE", "AGENT", "", "WHAT", "MADE"), [_row(made) for made in result.rules], empty=""
-        )
+    rows = [_row(made) for made in result.rules]
+    rows += [row for configured in result.configured for row in _configured(configured)]
+    if rows:
+        cli_output.put_table(("RULE", "AGENT", "", "WHAT", "MADE"), rows, empty="")
 
 
 def _told(request: wire.PermissionView) -> str:
@@ -149,6 +149,21 @@ def _row(made: wire.PermissionRuleView) -> tuple[object, ...]:
     bypassed = made.rule == "*" and made.decision == "allow"
     what = "everything: BYPASS" if bypassed else clean_line(made.rule)
     return made.id, clean_line(made.agent), made.decision, what + until_when, ago(made.made_at_ms)
+
+
+def _configured(configured: wire.ConfiguredRules) -> list[tuple[object, ...]]:
+    """Rules that no `permissions remove` takes back: a commit does. The last line is for all other calls."""
+    agent = clean_line(configured.agent)
+    if configured.problem:
+        return [("-", agent, "?", f"not known: {clean_line(configured.problem)}", "agent.nix")]
+    rows: list[tuple[object, ...]] = [
+        ("-", agent, each.decision, clean_line(each.rule), f"agent.nix: {clean_line(each.option)}")
+        for each in configured.rules
+    ]
+    if configured.more:
+        rows.append(("-", agent, "…", f"and {configured.more} more", "agent.nix"))
+    by = "hyperhive.permissions.default" if configured.is_policy else "without a policy"
+    return [*rows, ("-", agent, configured.default, "everything else", f"agent.nix: {by}")]
 
 
 def _answered(request: wire.PermissionView) -> None:

@@ -308,6 +308,7 @@ class _Hive:
             actions.notify_test = notifier.test
         look = Look(actions, store, trail, web.stream_counts, settings.paths.last_backup)
         actions.measured = partial(measuring.metrics.text, look)
+        actions.system_of = plan.system_of
 
         stack.callback(roster.close)
         stack.push_async_callback(background.close)

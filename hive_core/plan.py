@@ -46,6 +46,10 @@ class Planner:
             system=system.as_system(),
         )
 
+    def system_of(self, agent: str) -> LocalSystem:
+        """What the configuration says that an agent runs; raises `HiveError` if that cannot be read."""
+        return read_system(self._paths, agent)
+
     def _common(self, record: AgentRecord, system: LocalSystem) -> dict[str, str]:
         """The agent's own variables first: neither the operator's nor ours give way to them."""
         backend = system.backend or self.backend

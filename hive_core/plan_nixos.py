@@ -1,11 +1,13 @@
 """What a NixOS container is made from: the built system, which brings the harness, and the binds."""
 
 import json
+from pathlib import Path
 
 from hive_core.config import Settings
 from hive_core.containers.base import ContainerSpec, System
+from hive_core.containers.local_system import LocalSystem
 from hive_core.containers.nixos import Options
-from hive_core.containers.nixos_system import NixosSystem
+from hive_core.containers.nixos_system import NixosSystem, described
 from hive_core.flake import ContainerValues, Pin, flake_files, host_system
 from hive_core.plan import Planner
 from hive_core.registry import AgentRecord
@@ -30,6 +32,10 @@ class NixosPlanner(Planner):
             limits=system.limits.within(self._settings.limits),
             system=system.model_dump(mode="json"),
         )
+
+    def system_of(self, agent: str) -> LocalSystem:
+        """What the built system says of itself; raises `HiveError` if that cannot be read."""
+        return described(Path(NixosSystem.of(agent, self._built(agent)).path))
 
     def _built(self, name: str) -> System:
         try:

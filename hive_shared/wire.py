@@ -497,6 +497,31 @@ class PermissionRuleView(Model):
     made_by: str
 
 
+class ConfiguredRule(Model):
+    """A rule of an agent's approved configuration, and the option of `agent.nix` that makes it."""
+
+    decision: Literal["allow", "deny"]
+    rule: str
+    option: str
+
+
+class ConfiguredRules(Model):
+    """What an agent's configuration says of its tools, beside the operator's rules; denied beats allowed.
+
+    `default` is what becomes of a call that no rule of either names. Without `is_policy` nothing is asked,
+    and without rules the backend's usual tools are allowed. `problem`: why this is not known. `more` counts
+    rules that found no room.
+    """
+
+    agent: str
+    rules: list[ConfiguredRule] = []
+    is_policy: bool = False
+    default: Literal["ask", "deny"] = "deny"
+    ask_timeout_seconds: int | None = None
+    problem: str = ""
+    more: int = 0
+
+
 class AuditEntry(Model):
     """Who did what, when, and how it ended."""
 
@@ -580,10 +605,14 @@ class PermissionRules(Model):
 
 
 class PermissionList(Model):
-    """Requests that wait, oldest first, and the rules there are. `more` counts what found no room."""
+    """Requests that wait, oldest first, and the rules there are. `more` counts what found no room.
+
+    `rules` are the operator's, `configured` those of the agents' configurations.
+    """
 
     requests: list[PermissionView]
     rules: list[PermissionRuleView]
+    configured: list[ConfiguredRules] = []
     more: int = 0
 
 

@@ -112,6 +112,7 @@ const CHANGES = {
   notes: (kind, data, of) => kind === "agent" && data.name === of,
   rules: (kind, data, of) =>
     (kind === "permission" && data.closed !== "" && data.agent === of) ||
+    (kind === "approval" && data.status === "deployed" && data.agent === of) ||
     (kind === "activity" && data.action.endsWith("_permission_rule") && data.subject === of),
   history: (kind, data, of) =>
     (kind === "agent" && data.name === of) || (kind === "approval" && data.agent === of),

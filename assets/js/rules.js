@@ -5,33 +5,41 @@ import { actorOf } from "./activity.js";
 import { ageOf, h, leet, one, setText } from "./dom.js";
 import { errorPlace } from "./forms.js";
 import { syncList } from "./morph.js";
+import { configuredCard } from "./rules_configured.js";
 import { plural } from "./text.js";
 
 /** @typedef {import("./types.js").PermissionRuleView} PermissionRuleView */
+/** @typedef {import("./types.js").ConfiguredRules} ConfiguredRules */
 
 const EVERYTHING = "*";
 
 /** @param {string} agent @returns {Promise<() => void>} */
 export async function readRules(agent) {
-  /** @type {{rules: PermissionRuleView[]}} */
-  const { rules } = await getJson(`/api/agents/${encodeURIComponent(agent)}/rules`);
+  /** @type {{rules: PermissionRuleView[], configured: ConfiguredRules}} */
+  const { rules, configured } = await getJson(`/api/agents/${encodeURIComponent(agent)}/rules`);
   return () => {
-    setText(one("#panel-status"), rules.length > 0 ? plural(rules.length, "rule") : "no rules");
-    draw(agent, rules);
+    setText(one("#panel-status"), counted(rules.length, configured.rules.length));
+    draw(agent, rules, configured);
   };
+}
+
+/** @param {number} made @param {number} configured */
+function counted(made, configured) {
+  if (configured === 0) return made > 0 ? plural(made, "rule") : "no rules";
+  return `${made} of yours, ${configured} of agent.nix`;
 }
 
 /** @param {PermissionRuleView} rule */
 const isBypass = ({ decision, rule }) => decision === "allow" && rule === EVERYTHING;
 
-/** @param {string} agent @param {PermissionRuleView[]} rules */
-function draw(agent, rules) {
+/** @param {string} agent @param {PermissionRuleView[]} rules @param {ConfiguredRules} configured */
+function draw(agent, rules, configured) {
   const add = { id: `add-${agent}`, row: () => h("li", { class: "card" }, addForm(agent, rules.some(isBypass))) };
   const none = { id: "none", row: () => h("li", { class: "empty" }, `You have made no rules for ${agent}.`) };
   const made = rules.map((rule) => ({ id: rule.id, row: () => rowOf(rule) }));
   syncList(
     one("#panel-history"),
-    [add, ...(made.length > 0 ? made : [none])],
+    [add, ...(made.length > 0 ? made : [none]), { id: "configured", row: () => configuredCard(configured) }],
     (each) => each.id,
     (each) => each.row(),
   );
@@ -77,9 +85,9 @@ function addForm(agent, bypassed) {
     h(
       "p",
       { class: "hint" },
-      "Such as Read, Edit(/state/*), WebFetch(domain:example.org), mcp__server__tool. What is denied stays denied, ",
-      "whatever allows it. Rules of its agent.nix hold as well and are not listed here. Rules guide an agent; ",
-      "what it can reach is up to its container.",
+      "Such as Read, Edit(/state/*), WebFetch(domain:example.org), mcp__server__tool. Your rules and those of its ",
+      "agent.nix hold together: denied beats allowed, and allowed beats asked, whoever made the rule. Rules guide ",
+      "an agent; what it can reach is up to its container.",
     ),
   );
 }

@@ -73,6 +73,9 @@
  *
  * @typedef {{id: number, agent: string, decision: "allow"|"deny", rule: string, session: boolean,
  *   made_at_ms: number, made_by: string}} PermissionRuleView
+ * @typedef {{decision: "allow"|"deny", rule: string, option: string}} ConfiguredRule
+ * @typedef {{agent: string, rules: ConfiguredRule[], is_policy: boolean, default: "ask"|"deny",
+ *   ask_timeout_seconds: number|null, problem: string, more: number}} ConfiguredRules
  *
  * @typedef {{id: number, agent: string, body: string, truncated: boolean, due_at_ms: number, set_at_ms: number,
  *   closed: ""|"delivered"|"cancelled"|"dropped"}} ReminderView

@@ -13,13 +13,13 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hive_core.containers.base import BuildFailed, System
 from hive_core.containers.command import SHOWN_LINES, CommandFailed, printing
-from hive_core.containers.local_system import LocalLimits
+from hive_core.containers.local_system import LocalLimits, LocalSystem
 from hive_core.containers.nixos_conf import check_path
 from hive_core.containers.nixos_program import FLAKE_ATTRIBUTE, NIX_OPTIONS, NixosContainer
 from hive_core.terminal_text import clean_line
@@ -32,6 +32,8 @@ FLAKE_DIRECTORY = "flake"
 RESULT_LINK = "result"
 DESCRIPTION = "etc/hyperhive/agent.json"  # in the system; made by the module of agents' containers
 DESCRIPTION_MAX_BYTES = 1024 * 1024
+
+D = TypeVar("D", bound=BaseModel)
 
 # Name of the agent → the generated files of its flake, by name.
 Render = Callable[[str], Mapping[str, str]]
@@ -152,17 +154,26 @@ class _Described(BaseModel):
     limits: LocalLimits = LocalLimits()
 
 
+def described(system: Path) -> LocalSystem:
+    """What a built system says of itself; raises `BuildFailed` if it says something else instead."""
+    return _described(system, LocalSystem)
+
+
 def _limits_of(system: Path) -> LocalLimits:
     """What the built configuration asks for; raises `BuildFailed` if it says something else instead."""
-    described = system / DESCRIPTION
-    if not described.exists():
-        return LocalLimits()
-    real = described.resolve()
+    return _described(system, _Described).limits
+
+
+def _described(system: Path, kind: type[D]) -> D:
+    file = system / DESCRIPTION
+    if not file.exists():
+        return kind()
+    real = file.resolve()
     if not real.is_relative_to(system.parent):
         raise BuildFailed(f"{DESCRIPTION} of the built system leads out of the store, to {real}")
     try:
-        with real.open("rb") as file:
-            return _Described.model_validate_json(file.read(DESCRIPTION_MAX_BYTES)).limits
+        with real.open("rb") as opened:
+            return kind.model_validate_json(opened.read(DESCRIPTION_MAX_BYTES))
     except (OSError, ValidationError):
         raise BuildFailed(f"{DESCRIPTION} of the built system is not what hyperhive writes there") from None
 

@@ -14,6 +14,7 @@ M = TypeVar("M", bound=wire.Model)
 TEXT_MAX_CHARACTERS = 200  # of a text in a list that would not fit otherwise
 FLAGS_MAX = 10  # of one approval in such a list
 PERMISSIONS_MAX = 20  # requests in such a list: each may say where and why at length
+RULES_MAX = 20  # of one agent's configuration in such a list
 CUT = " … (cut)"
 
 
@@ -41,7 +42,7 @@ def file_in_room(file: wire.FileDiff) -> wire.FileDiff:
 
 
 def permissions_in_room(listed: wire.PermissionList) -> wire.PermissionList:
-    """Requests with their arguments cut if need be, and as many of the oldest, and of the rules, as fit."""
+    """Requests and configured rules, cut if need be, and as many of the oldest, and of the rules, as fit."""
     if _size([listed]) <= wire.BATCH_MAX_BYTES:
         return listed
     short = [
@@ -49,8 +50,11 @@ def permissions_in_room(listed: wire.PermissionList) -> wire.PermissionList:
         for request in listed.requests[:PERMISSIONS_MAX]
     ]
     more = len(listed.requests) - len(short)
-    rules = _first_that_fit(listed.rules, wire.BATCH_MAX_BYTES // 2)
-    return wire.PermissionList(requests=short, rules=rules, more=more)
+    rules = _first_that_fit(listed.rules, wire.BATCH_MAX_BYTES // 4)
+    configured = _first_that_fit(
+        [_short_rules(each) for each in listed.configured], wire.BATCH_MAX_BYTES // 4
+    )
+    return wire.PermissionList(requests=short, rules=rules, configured=configured, more=more)
 
 
 def reminders_in_room(reminders: Sequence[wire.ReminderView]) -> wire.ReminderList:
@@ -114,6 +118,12 @@ def _short_approval(approval: wire.ApprovalView) -> wire.ApprovalView:
 def _short_deployment(entry: wire.Deployment) -> wire.Deployment:
     texts = {name: _short(getattr(entry, name)) for name in ("message", "operator_note")}
     return entry.model_copy(update=texts)
+
+
+def _short_rules(configured: wire.ConfiguredRules) -> wire.ConfiguredRules:
+    rules = [each.model_copy(update={"rule": _short(each.rule)}) for each in configured.rules[:RULES_MAX]]
+    more = len(configured.rules) - len(rules)
+    return configured.model_copy(update={"rules": rules, "more": more, "problem": _short(configured.problem)})
 
 
 def _short(text: str) -> str:

@@ -57,7 +57,8 @@ def routes(actions: Actions) -> APIRouter:
 def _add_rules(router: APIRouter, actions: Actions) -> None:
     @router.get("/api/agents/{name}/rules")
     async def rules(name: AgentName, who: Operator) -> Response:
-        return json_response({"rules": actions.rules_of(who, name)})
+        rules = actions.rules_of(who, name)
+        return json_response({"rules": rules, "configured": await actions.configured_rules(who, name)})
 
     @router.post("/add-permission-rule/{name}")
     async def add(name: AgentName, request: Request, who: Operator) -> Response:

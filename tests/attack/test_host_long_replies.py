@@ -48,6 +48,10 @@ RAN = [
 ]
 
 
+LONG_RULE = wire.ConfiguredRule(decision="deny", rule=WORST * 2000, option="hyperhive.permissions.deny")
+CONFIGURED = wire.ConfiguredRules(agent="alice", rules=[LONG_RULE] * 200)
+
+
 class Stub:
     """Actions that answer with the worst there can be."""
 
@@ -58,6 +62,9 @@ class Stub:
         whole = WAITING[0].model_copy(update={"flags": [FLAG] * 50})
         summary = wire.DiffSummary(approval=whole, base=base, base_commit=None, files=2, added=2, deleted=0)
         return summary, [FILE, LINES]
+
+    async def permissions(self, who: Principal) -> wire.PermissionList:
+        return wire.PermissionList(requests=[], rules=[], configured=[CONFIGURED] * 5)
 
     async def history(self, who: Principal, name: str) -> wire.Deployments:
         return wire.Deployments(deployments=RAN)
@@ -100,6 +107,12 @@ async def test_a_diff_that_is_too_long_is_cut_at_a_line_and_says_so(client: Clie
 async def test_a_history_can_be_listed(client: Client) -> None:
     ran = (await client.call(wire.History(name="alice"))).deployments
     assert len(ran) == len(RAN)
+
+
+async def test_configured_rules_can_be_listed(client: Client) -> None:
+    configured = (await client.call(wire.Permissions())).configured
+    assert [(len(each.rules), each.more) for each in configured] == [(20, 180)] * 5
+    assert configured[0].rules[0].rule.endswith("(cut)")
 
 
 def test_what_fits_is_left_as_it_is() -> None:

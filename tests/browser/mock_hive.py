@@ -31,6 +31,7 @@ from hive_shared.wire import (
     AgentView,
     ApprovalView,
     AuditEntry,
+    ConfiguredRules,
     Deployment,
     DiffBase,
     DiffSummary,
@@ -159,6 +160,12 @@ def rule(id: int, text: str, decision: str = "allow", **more: Any) -> dict[str, 
     return PermissionRuleView.model_validate(fields | made | more).model_dump(mode="json")
 
 
+def configured_rules(agent: str, *rules: tuple[str, str, str], **more: Any) -> dict[str, Any]:
+    """Each of `rules` is a decision, a rule, and the option that makes it."""
+    each = [{"decision": decision, "rule": rule, "option": option} for decision, rule, option in rules]
+    return ConfiguredRules.model_validate({"agent": agent, "rules": each, **more}).model_dump(mode="json")
+
+
 def deployment(id: int, commit: str, message: str = "", **more: Any) -> dict[str, Any]:
     fields = {"approval_id": id, "commit": commit, "message": message, "deployed_at_ms": now_ms()}
     return Deployment(**(fields | more)).model_dump(mode="json")
@@ -231,6 +238,7 @@ class MockHive:
         self.asks: list[dict[str, Any]] = []
         self.permissions: list[dict[str, Any]] = []
         self.rules: dict[str, list[dict[str, Any]]] = {}  # by agent
+        self.configured: dict[str, dict[str, Any]] = {}  # rules of its agent.nix, by agent
         self.reminders: list[dict[str, Any]] = []
         self.schedules: list[dict[str, Any]] = []
         self.messages: list[dict[str, Any]] = []
@@ -590,7 +598,9 @@ class MockHive:
         return JSONResponse(NoteList(notes=files, left_out=2 if kept else 0).model_dump(mode="json"))
 
     async def _rules(self, request: Request) -> Response:
-        return JSONResponse({"rules": self.rules.get(request.path_params["name"], [])})
+        name = request.path_params["name"]
+        configured = self.configured.get(name) or configured_rules(name)
+        return JSONResponse({"rules": self.rules.get(name, []), "configured": configured})
 
     async def _note(self, request: Request) -> Response:
         path = request.path_params["path"]

@@ -5,7 +5,8 @@ import re
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.mock_hive import MockHive, agent_view, rule
+from tests.browser.mock_hive import MockHive, agent_view, configured_rules, rule
+from tests.browser.test_pages_approvals import change
 
 pytestmark = pytest.mark.browser
 
@@ -38,6 +39,34 @@ def test_rules_are_listed_as_text_and_removed(hive: MockHive, page: Page) -> Non
     page.get_by_role("button", name="Remove the rule").click()
     expect(page.locator("#toasts")).to_contain_text("Rule 4 is gone")
     assert hive.posts[1:] == [("/remove-permission-rule/4", {})]
+
+
+def test_what_its_agent_nix_says_is_shown_and_cannot_be_removed(hive: MockHive, page: Page) -> None:
+    allow, deny = "hyperhive.permissions.allow", "hyperhive.permissions.deny"
+    hive.rules["alice"] = [rule(3, "Read")]
+    hive.configured["alice"] = configured_rules(
+        "alice", ("deny", "Bash(rm *)", deny), ("allow", EVIL, allow), is_policy=True, default="ask",
+        ask_timeout_seconds=600,
+    )  # fmt: skip
+    panel = opened(page, hive)
+    expect(panel.locator("#panel-status")).to_have_text("1 of yours, 2 of agent.nix")
+    card = panel.get_by_role("listitem", name="Rules of its agent.nix")
+    expect(card.locator(".line")).to_have_text([f"denyBash(rm *){deny}", f"allow{EVIL}{allow}"])
+    expect(card).to_contain_text("as you approved it; a new commit changes it.")
+    expect(card).to_contain_text(
+        "You are asked about every other call; without an answer in 10 min 0 s it is denied."
+    )
+    expect(card.get_by_role("button")).to_have_count(0)
+    expect(panel.locator("img")).to_have_count(0)
+    expect(panel).to_contain_text("denied beats allowed, and allowed beats asked, whoever made the rule")
+    # Another configuration runs: the open panel tells.
+    hive.do(lambda: hive.configured.update(alice=configured_rules("alice")))
+    hive.publish("approval", change(9, "alice", "deployed"))
+    expect(card).to_contain_text("It names no tools: those that are usual are allowed.")
+    expect(card).to_contain_text("and you are not asked: it has no policy")
+    hive.do(lambda: hive.configured.update(alice=configured_rules("alice", problem="no regular file")))
+    hive.publish("approval", change(10, "alice", "deployed"))
+    expect(card).to_have_text("agent.nix could not be read: no regular file")
 
 
 def test_a_rule_is_added_and_a_refusal_is_said_at_its_field(hive: MockHive, page: Page) -> None:

@@ -114,6 +114,12 @@ async def test_a_denied_command_changes_course_and_always_survives_a_rebuild(hiv
     assert (hive.paths.state("alice") / "deployed").exists()
     listed = await hive.call(wire.Permissions())
     assert (listed.requests, [rule.rule for rule in listed.rules]) == ([], [request["rule"]])
+    (configured,) = listed.configured
+    assert [(rule.decision, rule.rule) for rule in configured.rules] == [
+        ("deny", "Bash(rm *)"),
+        ("allow", "Read"),
+    ]
+    assert (configured.agent, configured.default) == ("alice", "ask")
 
 
 async def test_a_parked_request_survives_the_death_of_harness_and_core(hive: Hive) -> None:

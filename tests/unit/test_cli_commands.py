@@ -151,6 +151,20 @@ PERMISSIONS = wire.PermissionList(
             id=2, agent="alice", decision="allow", rule="*", made_at_ms=1, made_by="operator"
         )
     ],
+    configured=[
+        wire.ConfiguredRules(
+            agent="alice",
+            rules=[
+                wire.ConfiguredRule(
+                    decision="deny", rule="Bash(\x1b[2J)", option="hyperhive.permissions.deny"
+                )
+            ],
+            is_policy=True,
+            default="ask",
+            more=2,
+        ),
+        wire.ConfiguredRules(agent="bob", problem="bob.json\x1b[2J is no regular file"),
+    ],
 )
 SCHEDULE = wire.ScheduleView(
     id=3,
@@ -728,6 +742,24 @@ def test_what_was_resolved_is_told_with_its_outcome_and_not_with_the_requesters_
         approval=approval(status="denied", note="she said yes", outcome="no need")
     )
     assert run("deny", "7").out == "approval 7 (spawn alice): denied; no need\n"
+
+
+def test_rules_of_the_configuration_are_listed_with_where_they_come_from(run: Run, host: HostSurface) -> None:
+    host.replies["permissions"] = PERMISSIONS
+    lines = [line.split() for line in run("permissions", "list").out.splitlines()]
+    assert ["2", "alice", "allow", "everything:", "BYPASS"] in [line[:5] for line in lines]
+    assert lines[-4:] == [
+        ["-", "alice", "deny", "Bash(␛[2J)", "agent.nix:", "hyperhive.permissions.deny"],
+        ["-", "alice", "…", "and", "2", "more", "agent.nix"],
+        ["-", "alice", "ask", "everything", "else", "agent.nix:", "hyperhive.permissions.default"],
+        ["-", "bob", "?", "not", "known:", "bob.json␛[2J", "is", "no", "regular", "file", "agent.nix"],
+    ]
+    only = wire.PermissionList(requests=[], rules=[], configured=PERMISSIONS.configured[:1])
+    host.replies["permissions"] = only
+    assert "hyperhive.permissions.deny" in run("permissions", "list").out
+    assert (
+        run("permissions", "list", "--json").json["configured"] == only.model_dump(mode="json")["configured"]
+    )
 
 
 # --- diffs ------------------------------------------------------------------

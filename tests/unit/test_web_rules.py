@@ -8,7 +8,10 @@ import httpx
 import pytest
 
 from hive_core import permissions
-from hive_shared.permissions import RULE_MAX_CHARACTERS
+from hive_core.containers.local_system import LocalSystem
+from hive_core.principals import Principal
+from hive_shared.errors import HiveError
+from hive_shared.permissions import RULE_MAX_CHARACTERS, PermissionOptions
 from tests.support.web_hive import WebHive, running_web
 
 
@@ -50,6 +53,36 @@ async def test_a_rule_is_added_and_removed(hive: WebHive, operator: httpx.AsyncC
         ("add_permission_rule", "alice", "deny Bash(rm *)"),
         ("remove_permission_rule", "alice", "deny Bash(rm *)"),
     ]
+
+
+async def test_what_its_configuration_says_is_told_beside_them(
+    hive: WebHive, operator: httpx.AsyncClient
+) -> None:
+    policy = PermissionOptions(allow=("Read",), deny=("Bash(rm *)",))
+    built = {"alice": LocalSystem(permissions=policy)}
+    hive.actions.system_of = lambda name: built.get(name, LocalSystem())
+    configured = (await operator.get("/api/agents/alice/rules")).json()["configured"]
+    assert configured == {
+        "agent": "alice",
+        "rules": [
+            {"decision": "deny", "rule": "Bash(rm *)", "option": "hyperhive.permissions.deny"},
+            {"decision": "allow", "rule": "Read", "option": "hyperhive.permissions.allow"},
+        ],
+        "is_policy": True,
+        "default": "ask",
+        "ask_timeout_seconds": None,
+        "problem": "",
+        "more": 0,
+    }
+    listed = await hive.actions.permissions(Principal.operator("test"))
+    assert [each.agent for each in listed.configured] == ["alice"], "nothing is said of hm1nd's"
+
+    def broken(name: str) -> LocalSystem:
+        raise HiveError(f"{name}.json is no regular file")
+
+    hive.actions.system_of = broken
+    told = (await operator.get("/api/agents/alice/rules")).json()
+    assert (told["rules"], told["configured"]["problem"]) == ([], "alice.json is no regular file")
 
 
 async def test_bypass_is_never_set_by_the_way(hive: WebHive, operator: httpx.AsyncClient) -> None:
