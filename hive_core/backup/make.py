@@ -27,6 +27,7 @@ from hive_core.backup.manifest import (
 )
 from hive_core.backup.moment import Facts, copy_database, hold_moment, now_ms
 from hive_core.backup.walk import Omissions, everything, walk_part
+from hive_core.disk import WAY_OUT
 from hive_core.git.program import Git
 from hive_core.untrusted import delete_tree
 from hive_shared import __version__
@@ -282,6 +283,8 @@ def _reason(error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "the disk is full; free some space, or choose another place"
     where = f"{error.filename}: " if error.filename else ""
+    if error.errno == errno.EROFS:
+        return f"{where}{error.strerror}; the hive's own disk must be writable, too: {WAY_OUT}"
     if error.errno in (errno.EACCES, errno.EPERM):
         return f"{where}{error.strerror}; run it as the user of the daemon"
     return f"{where}{error.strerror or error}"
