@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from hive_shared.errors import HiveError, Unavailable, error_of
-from hive_shared.jsonlines import decode, encode
+from hive_shared.jsonlines import decode, encode_fields
 from hive_shared.sockets import short_address
 from hive_shared.wire import LINE_MAX_BYTES, Model, Request
 
@@ -102,9 +102,8 @@ class Client:
             raise NotReachable(f"the connection to {self.path} has ended")
         number = next(self._ids)
         self._waiting[number] = take
-        fields = request.model_dump(mode="json", exclude_none=True) | {"id": number}
         try:
-            self._writer.write(encode(fields))
+            self._writer.write(encode_fields(request, {"id": number}, exclude_none=True))
             await self._writer.drain()
         except BaseException as error:
             del self._waiting[number]

@@ -17,6 +17,7 @@ from typing import Final
 REPLACEMENT: Final = b"[redacted]"
 SECRET_MIN_BYTES: Final = 8  # anything shorter would blank out innocent text
 KEY_MAX_BYTES: Final = 16 * 1024  # of a private key, between its first and its last line
+PLAIN_MAX_CHARACTERS: Final = 20
 KEY_MAX_LINES: Final = 200
 
 _SECRET_NAME = re.compile(r"(?:_KEY|_TOKEN|_SECRET|_PASSWORD)$")
@@ -155,6 +156,11 @@ _KEY_HEADING = re.compile(rb"\s*(?:Proc-Type|DEK-Info|Version|Comment): [ -~]*\s
 _KEY_LINE = re.compile(rb"[^A-Za-z0-9+/=]*(?:[0-9]{1,5}[^A-Za-z0-9+/=]+)?[A-Za-z0-9+/=]{1,128}\s*")
 
 
+def _is_plain(text: str) -> bool:
+    """Whether no rule holds: without a sign, only a cloud key's id is a secret: it has 20 characters."""
+    return len(text) < PLAIN_MAX_CHARACTERS and text.replace(" ", "").isalnum()
+
+
 class Redactor:
     """Replaces secret values that are known, and whatever looks like a credential."""
 
@@ -181,7 +187,7 @@ class Redactor:
 
     def clean_text(self, text: str) -> str:
         """As `clean`; whatever else is in `text`, lone surrogates too, stays as it is."""
-        if len(text) < SECRET_MIN_BYTES:
+        if len(text) < SECRET_MIN_BYTES or (not self._known and _is_plain(text)):
             return text
         data = text.encode("utf-8", "surrogatepass")
         cleaned = self.clean(data)

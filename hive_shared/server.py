@@ -21,7 +21,7 @@ from hive_shared.errors import (
     TimedOut,
     TooManyConnections,
 )
-from hive_shared.jsonlines import READ_BYTES, LineReader, decode, encode
+from hive_shared.jsonlines import READ_BYTES, LineReader, decode, encode, encode_under
 from hive_shared.pace import Pace
 from hive_shared.shares import Pool, Share
 from hive_shared.wire import LINE_MAX_BYTES, Model, Request, Surface, parse_request
@@ -135,7 +135,7 @@ class SurfaceServer:
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._tasks) >= self._limits.connections or not (self._share is None or self._share.take()):
-            writer.write(encode(_refusal(None, TooManyConnections())))
+            writer.write(_refusal(None, TooManyConnections()))
             writer.close()
             return
         task = asyncio.create_task(self._serve(reader, writer), name=f"{self.surface}-connection")
@@ -178,10 +178,10 @@ class _Channel:
         self.broken = False
         writer.transport.set_write_buffer_limits(high=LINE_MAX_BYTES)
 
-    async def put(self, reply: dict[str, Any]) -> None:
-        line = encode(reply)
+    async def put(self, request_id: Any, line: bytes) -> None:
+        """Send what is said to that request; None for what is about the connection."""
         if len(line) > LINE_MAX_BYTES:
-            line = encode(_refusal(reply.get("id"), ReplyTooLong()))
+            line = _refusal(request_id, ReplyTooLong())
         self._pace.charge(len(line) / BYTES_OF_A_REQUEST)
         async with self._turn:
             if self.broken or self._writer.is_closing():
@@ -263,7 +263,7 @@ class _Conversation:
             try:
                 line = await lines.next()
             except (LineTooLong, TimedOut) as error:
-                await self._channel.put(_refusal(None, error))
+                await self._channel.put(None, _refusal(None, error))
                 await _discard(reader)
                 return
             if line is None:
@@ -280,7 +280,7 @@ class _Conversation:
             request_id = _echoable(fields.get("id"))
             request = parse_request(self._connection.surface, fields)
         except HiveError as error:
-            await self._channel.put(_refusal(request_id, error))
+            await self._channel.put(request_id, _refusal(request_id, error))
             return None
         await self._slots.acquire()
         answering = asyncio.create_task(self._answer(request), name=f"op-{request.op}")
@@ -309,16 +309,16 @@ class _Conversation:
             log.exception("op %s on the %s socket failed", request.op, self._connection.surface)
             reply = _refusal(request.id, Internal())
         with contextlib.suppress(ConnectionError):
-            await self._channel.put(reply)
+            await self._channel.put(request.id, reply)
 
-    async def _stream(self, request: Request[Any], items: AsyncIterator[Model]) -> dict[str, Any]:
+    async def _stream(self, request: Request[Any], items: AsyncIterator[Model]) -> bytes:
         """Send every item but the last as `item`; the last one is the result."""
         last: Model | None = None
         async for item in items:
             if isinstance(item, request.result):
                 last = item
                 continue
-            await self._channel.put(_reply(request.id, "item", item))
+            await self._channel.put(request.id, _reply(request.id, "item", item))
         return _reply(request.id, "result", last or request.result.model_construct())
 
 
@@ -335,14 +335,13 @@ def _echoable(request_id: Any) -> Any:
     return request_id if isinstance(request_id, str | int) and not isinstance(request_id, bool) else None
 
 
-def _reply(request_id: Any, kind: str, value: Model) -> dict[str, Any]:
-    reply = {"ok": True, kind: value.model_dump(mode="json")}
-    return reply if request_id is None else {"id": request_id, **reply}
+def _reply(request_id: Any, kind: str, value: Model) -> bytes:
+    return encode_under(kind, value, {"ok": True} if request_id is None else {"id": request_id, "ok": True})
 
 
-def _refusal(request_id: Any, error: HiveError) -> dict[str, Any]:
+def _refusal(request_id: Any, error: HiveError) -> bytes:
     body = {"code": str(error.code), "message": error.message}
     if error.field:
         body["field"] = error.field
     reply = {"ok": False, "error": body}
-    return reply if request_id is None else {"id": request_id, **reply}
+    return encode(reply if request_id is None else {"id": request_id, **reply})

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+import string
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
@@ -176,6 +177,19 @@ def _nested(inner: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
 
 
 _LEAVES = st.none() | st.text(max_size=20) | st.sampled_from([*TOKENS.values(), KEY_TEXT])
+
+
+WORDS = sorted({"".join(filter(str.isalnum, rule.word.decode())) for rule in redact._RULES} | {"AKIA", "eyJ"})
+
+
+@given(st.lists(st.sampled_from(WORDS) | st.text(string.ascii_letters + string.digits + " ", max_size=19)))
+def test_what_is_taken_for_plain_without_a_look_is_plain(parts: list[str]) -> None:
+    text = "".join(parts)[: redact.PLAIN_MAX_CHARACTERS - 1]
+    data = text.encode()
+    assert redact.PATTERNS.clean(data) is data
+    longer = "AKIA" + "A" * 16
+    assert not redact._is_plain(longer)
+    assert redact.PATTERNS.clean_text(longer) != longer
 
 
 @given(st.recursive(_LEAVES, _nested, max_leaves=8))
