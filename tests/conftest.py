@@ -4,9 +4,15 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+
+if TYPE_CHECKING:
+    import httpx
+
+    from tests.support.web_hive import WebHive
 
 # No test is timed: a busy machine is not a fault of what is tested.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -23,6 +29,12 @@ def pytest_configure() -> None:
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture
+async def operator(hive: "WebHive") -> "httpx.AsyncClient":
+    """Somebody who is logged in to the dashboard of the module's own `hive`."""
+    return await hive.operator()
 
 
 def need(condition: object, reason: str) -> None:

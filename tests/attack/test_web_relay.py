@@ -41,11 +41,6 @@ async def hive(tmp_path: Path) -> AsyncIterator[WebHive]:
 
 
 @pytest.fixture
-async def operator(hive: WebHive) -> httpx.AsyncClient:
-    return await hive.operator()
-
-
-@pytest.fixture
 async def serve(hive: WebHive, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Serve]:
     """Listen on alice's page.sock. The test and core are one process, which core would rightly refuse."""
     monkeypatch.setattr(sockets, "peer_process", lambda peer: 0)

@@ -30,11 +30,6 @@ async def hive(tmp_path: Path) -> AsyncIterator[WebHive]:
         yield running
 
 
-@pytest.fixture
-async def operator(hive: WebHive) -> httpx.AsyncClient:
-    return await hive.operator()
-
-
 async def propose(hive: WebHive, text: str = NEWER, message: str = "bob: a time zone") -> ApprovalView:
     """As the manager's harness does: commit, pack, ask."""
     sha = proposing.commit(hive.paths, "bob", text, message)

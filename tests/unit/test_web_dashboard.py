@@ -27,11 +27,6 @@ async def hive(tmp_path: Path) -> AsyncIterator[WebHive]:
         yield running
 
 
-@pytest.fixture
-async def operator(hive: WebHive) -> httpx.AsyncClient:
-    return await hive.operator()
-
-
 async def test_the_snapshot_holds_what_every_section_shows(
     hive: WebHive, operator: httpx.AsyncClient
 ) -> None:

@@ -23,11 +23,6 @@ async def hive(tmp_path: Path) -> AsyncIterator[WebHive]:
         yield running
 
 
-@pytest.fixture
-async def operator(hive: WebHive) -> httpx.AsyncClient:
-    return await hive.operator()
-
-
 async def test_the_whole_history_is_searched_page_by_page(hive: WebHive, operator: httpx.AsyncClient) -> None:
     for number in range(1, 8):
         await operator.post("/send", data={"to": "alice", "body": f"Release {number}"})

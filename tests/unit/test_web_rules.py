@@ -23,11 +23,6 @@ async def hive(tmp_path: Path) -> AsyncIterator[WebHive]:
         yield running
 
 
-@pytest.fixture
-async def operator(hive: WebHive) -> httpx.AsyncClient:
-    return await hive.operator()
-
-
 async def rules_of(operator: httpx.AsyncClient, name: str) -> list[dict[str, Any]]:
     reply = await operator.get(f"/api/agents/{name}/rules")
     assert reply.status_code == 200, reply.text

@@ -24,11 +24,6 @@ async def hive(tmp_path: Path) -> AsyncIterator[WebHive]:
         yield running
 
 
-@pytest.fixture
-async def operator(hive: WebHive) -> httpx.AsyncClient:
-    return await hive.operator()
-
-
 async def state(operator: httpx.AsyncClient) -> dict[str, Any]:
     return dict((await operator.get("/api/state")).json())
 
