@@ -132,6 +132,7 @@ class Web:
         # Of an unexpected exception the gate, to which it is raised again, writes the log.
         for kind in (HiveError, WebRefusal, RequestValidationError, HTTPException, Exception):
             app.add_exception_handler(kind, _refuse)
+        app.include_router(static.routes(self._assets))  # first: a page is seventy of these
         app.include_router(auth.routes(self._login))
         app.include_router(
             dashboard.routes(self._actions, self.sessions, self.streams, lambda: self.ports.problems)
@@ -140,7 +141,6 @@ class Web:
             agent_pages.routes(self._actions, self._settings.paths, self.sessions, self.streams)
         )
         app.include_router(stats.routes(self._actions))
-        app.include_router(static.routes(self._assets))
         proxies = Proxies(self._settings.trusted_proxies, self._settings.forwarded_headers)
         return Gate(app, self._rules_of(self.port), self.sessions, proxies)
 

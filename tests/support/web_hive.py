@@ -155,7 +155,16 @@ class WebHive:
         reply = await client.post("/login", data={"code": (await self.web.login_url()).code})
         assert reply.status_code == 200, reply.text
         client.headers["x-hive-key"] = reply.json()["key"]
+        await self._told_of_it()
         return client
+
+    async def _told_of_it(self) -> None:
+        """The login is told to dashboards a moment after it was answered: not amid what a test looks at."""
+        activity = self.actions._activity
+        [login] = await activity.recent(1)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while activity._told < login.id:
+                await asyncio.sleep(0.002)
 
     async def agent(self, name: str, port: int = 0) -> AgentRecord:
         """An agent that is there and running, as far as core knows."""
