@@ -20,6 +20,7 @@ from tests.browser.mock_hive import (
     message,
     note,
     now_ms,
+    permission,
     question,
     reminder,
     schedule,
@@ -84,6 +85,9 @@ alice reads issues for her notes. The server is read-only; its source was
 read by carol. /srv/releases is where the tarballs are."""
 
 
+PUBLISH = "git push forge main"  # what an agent waits to be allowed
+
+
 def proposal(hive: MockHive) -> None:
     """A change that waits, with everything that a card can show."""
     more = {"flags": FLAGS, "bases": {"running": SHA[3], "approved": SHA[3], "proposed": SHA[7]}}
@@ -110,7 +114,7 @@ def busy_hive() -> MockHive:
     hive.hive = hive_status(agents=6, running=4)
     report = {"since_ms": now_ms() - 73_000, "backend": "claude", "model": "sonnet"}
     for view in (
-        agent_view("hm1nd", since_ms=ago, report=report | {"badge": "thinking", "context_tokens": 142_300, "window_tokens": 200_000}, unread=2),
+        agent_view("hm1nd", since_ms=ago, report=report | {"badge": "waiting_for_you", "note": f"Bash: {PUBLISH}", "context_tokens": 142_300, "window_tokens": 200_000}, unread=2),
         agent_view("alice", since_ms=ago, commit=SHA[3], report=report | {"badge": "idle", "model": "opus", "context_tokens": 171_000, "window_tokens": 200_000}),
         agent_view("bob", port=8431, since_ms=ago, needs_update=True, report=report | {"badge": "needs_login"}),
         agent_view("carol", port=8712, since_ms=ago, unread=3, report=report | {"badge": "rate_limited", "note": "5-hour limit"}),
@@ -130,6 +134,9 @@ def busy_hive() -> MockHive:
     ]  # fmt: skip
     hive.asks = [
         question(5, "alice", "Is the parser's flaky test known to you?", ["yes", "no"], answerer="carol", message_id=3, expires_at_ms=now_ms() + 20 * MINUTE_MS),
+    ]  # fmt: skip
+    hive.permissions = [
+        permission(6, "Bash", {"command": PUBLISH}, agent="hm1nd", cwd="/agents/alice/config", reason="alice's notes are reviewed; the forge builds the release page from main", rule=f"Bash({PUBLISH})", asked_at_ms=now_ms() - 73_000),
     ]  # fmt: skip
     hive.approvals = [
         approval(12, "grace", note="A reviewer for alice's patches; small and short-lived."),

@@ -42,6 +42,7 @@ from hive_shared.wire import (
     NoteList,
     NoteText,
     PermissionRuleView,
+    PermissionView,
     QuestionView,
     ReminderView,
     ScheduleView,
@@ -152,6 +153,20 @@ def waiting_list(entries: list[dict[str, Any]]) -> dict[str, Any]:
 def note(path: str, text: str, **more: Any) -> dict[str, Any]:
     fields = {"path": path, "text": text, "size_bytes": len(text), "changed_at_ms": now_ms() - 90_000}
     return NoteText.model_validate(fields | more).model_dump(mode="json")
+
+
+def permission(number: int, tool: str, arguments: dict[str, Any], **more: Any) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "agent": "alice",
+        "cwd": "/state",
+        "reason": "to tidy up",
+        "message_id": 4,
+        "asked_at_ms": now_ms(),
+        "rule": "",
+        **more,
+    }
+    view = PermissionView(id=number, tool=tool, input=json.dumps(arguments), **fields)
+    return view.model_dump(mode="json")
 
 
 def rule(id: int, text: str, decision: str = "allow", **more: Any) -> dict[str, Any]:

@@ -6,6 +6,8 @@ from typing import Any
 
 from playwright.async_api import Page, expect
 
+from hive_core.waiting.sources import permission_entry
+from hive_shared.wire import PermissionView
 from tests.browser import mock_hive
 from tests.browser.demo_hive import busy_hive
 from tests.browser.mock_hive import MockHive, harness_state
@@ -86,6 +88,7 @@ def busy() -> MockHive:
         _waits("approval", 13, "hm1nd", "change alice", "agent: ripgrep, the forge's MCP server", ["alice"]),
         _waits("question", 3, "hm1nd", "hm1nd asks", "Which release should alice's notes cover?", ["hm1nd"]),
         _waits("question", 4, "carol", "carol asks", "May I delete /shared/scratch?", ["carol"]),
+        *(permission_entry(PermissionView(**each)).model_dump(mode="json") for each in hive.permissions),
         _waits("approval", 12, "hm1nd", "spawn grace", "A reviewer for alice's patches.", []),
         _waits("login", "bob", "bob", "bob needs a login", "", ["bob"]),
     ]
@@ -145,6 +148,7 @@ SCENES = [
     Scene("dashboard-empty", "the first visit to a new hive", hive=MockHive, whole=True),
     Scene("dashboard-not-up", "the daemon restarts", hive=lambda: refusing(busy()), ready="#connection"),
     Scene("questions", "questions with radio buttons, checkboxes and free text", act=look("#questions")),
+    Scene("permission", "a tool call that waits", act=look("#permission-list > li")),
     Scene("inbox", "the operator's inbox", act=look("#inbox")),
     Scene("approval", "a change that waits for approval", act=look(APPROVAL)),
     Scene("approval-diff", "its diff", act=look(f"{APPROVAL} .flags")),
@@ -188,7 +192,8 @@ SCENES = [
     Scene(
         "agent-limited", "an agent that waits for its limit", "/agents/carol/", ready="#prompt", hive=limited
     ),
-    Scene("agent-new", "an agent that did nothing yet", "/agents/hm1nd/", ready="#empty:not([hidden])"),
+    Scene("agent-new", "an agent that did nothing yet", "/agents/carol/", ready="#empty:not([hidden])"),
+    Scene("agent-asks", "an agent that asks to use a tool", "/agents/hm1nd/", ready="#permission-list > li"),
     Scene("agent-stopped", "an agent that does not run", "/agents/frank/", ready="#asleep:not([hidden])"),
     Scene("agent-crashed", "an agent that crashed", "/agents/erin/", ready="#asleep:not([hidden])"),
     Scene("agent-gone", "an agent that does not exist", "/agents/nobody/", ready="#gone:not([hidden])"),

@@ -3,9 +3,8 @@
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.mock_hive import Harness, MockHive, agent_view, note
+from tests.browser.mock_hive import Harness, MockHive, agent_view, note, permission
 from tests.browser.test_pages_budgets import budget
-from tests.browser.test_pages_permissions import permission
 
 pytestmark = pytest.mark.browser
 

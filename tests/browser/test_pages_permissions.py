@@ -1,29 +1,12 @@
 """Tool calls that wait, as cards on the dashboard: all of it as text, and the four answers."""
 
-import json
-from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from hive_shared.wire import PermissionView
-from tests.browser.mock_hive import MockHive, agent_view, now_ms
+from tests.browser.mock_hive import MockHive, agent_view, now_ms, permission
 
 pytestmark = pytest.mark.browser
-
-
-def permission(number: int, tool: str, arguments: dict[str, Any], **more: Any) -> dict[str, Any]:
-    fields: dict[str, Any] = {
-        "agent": "alice",
-        "cwd": "/state",
-        "reason": "to tidy up",
-        "message_id": 4,
-        "asked_at_ms": now_ms(),
-        "rule": "",
-        **more,
-    }
-    view = PermissionView(id=number, tool=tool, input=json.dumps(arguments), **fields)
-    return view.model_dump(mode="json")
 
 
 def opened(page: Page) -> Page:
