@@ -173,6 +173,7 @@ def busy_hive() -> MockHive:
     hive.activity = _activity()
     hive.logs = {name: LOG.splitlines() for name in hive.agents}
     _working_day(hive.harnesses["alice"])
+    hive.harnesses["hm1nd"].state = harness_state("hm1nd", badge="waiting_for_you")
     hive.harnesses["bob"].state = harness_state(
         "bob",
         badge="needs_login",

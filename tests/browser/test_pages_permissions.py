@@ -1,6 +1,5 @@
 """Tool calls that wait, as cards on the dashboard: all of it as text, and the four answers."""
 
-
 import pytest
 from playwright.sync_api import Page, expect
 
