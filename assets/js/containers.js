@@ -141,7 +141,7 @@ function badges(agent) {
     agent.status === "needs_login" &&
       h("a", { class: "chip warn", "data-key": "login", href: agentPath(agent) }, "log it in →"),
     agent.status === "waiting_for_you" &&
-      h("a", { class: "chip warn", "data-key": "permission", href: "#permissions" }, "waiting for you →"),
+      h("a", { class: "chip warn", "data-key": "permission", href: "#permissions" }, "allow or deny →"),
     agent.bypass &&
       h(
         "span",
