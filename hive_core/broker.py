@@ -395,13 +395,11 @@ class Broker:
                 committed(done[0])
 
         try:
-            submitted = self._store.submit(whole, committed=after)
+            submitted = self._store.submit(whole, committed=after, settled=settled)
         except HiveError:
             settled()
             raise
-        submitted.add_done_callback(lambda _: settled())
-        # Shielded: what was submitted will be committed or not, whatever becomes of the caller.
-        return (await asyncio.shield(submitted))[0]
+        return (await submitted)[0]
 
     def _begin_arriving(self, name: str) -> Claim | None:
         """Count a send under way; the receiver that can have its message within the same commit."""

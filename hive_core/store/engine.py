@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar, cast
 
@@ -92,18 +93,20 @@ class Store:
         durable: bool = True,
         patient: bool = False,
         committed: Callable[[T], None] | None = None,
+        settled: Callable[[], None] | None = None,
     ) -> "asyncio.Future[T]":
-        """Queue `work` for the next commit; it runs whether or not anybody awaits the future.
+        """Queue `work` for the next commit; it runs whether or not anybody awaits the future, or cancels it.
 
         `patient` work lets others come first that then share its commit, for `PATIENCE_SECONDS` at most.
         `durable` waits for the disk; otherwise the write survives a killed process but perhaps not
         a power cut. `committed` is called on the event loop with the result, in commit order and
-        before the future resolves: the place to update what is cached in memory. An exception of
-        `work` undoes that work alone. `Unavailable` means that the whole batch was not stored.
+        before the future resolves: the place to update what is cached in memory. `settled` is called
+        after that, and also if nothing was committed. An exception of `work` undoes that work alone.
+        `Unavailable` means that the whole batch was not stored.
         """
         if self._closed:
             raise Unavailable(f"the store {self.path} is closed; the daemon is shutting down")
-        return self._writer.put(work, durable, patient, committed)
+        return self._writer.put(work, durable, patient, committed, settled)
 
     async def read(self, work: Work[T]) -> T:
         """What `work` returns, run in a read-only transaction that sees one state of the database."""
@@ -204,6 +207,7 @@ class _Job(Generic[T]):
     durable: bool
     patient: bool
     committed: Callable[[T], None] | None
+    settled: Callable[[], None] | None
     future: "asyncio.Future[T]"
     about: dict[str, tuple[Value, ...]]  # the ids that log lines of whoever asked for it would have
     result: Any = None
@@ -240,11 +244,16 @@ class _Writer(threading.Thread):
         return self._jobs.qsize()
 
     def put(
-        self, work: Work[T], durable: bool, patient: bool, committed: Callable[[T], None] | None
+        self,
+        work: Work[T],
+        durable: bool,
+        patient: bool,
+        committed: Callable[[T], None] | None,
+        settled: Callable[[], None] | None,
     ) -> "asyncio.Future[T]":
         if self._jobs.qsize() >= QUEUE_MAX_JOBS:
             raise Unavailable(f"{QUEUE_MAX_JOBS} writes wait for the disk already; try again in a moment")
-        job = _Job(work, durable, patient, committed, self._loop.create_future(), bound())
+        job = _Job(work, durable, patient, committed, settled, self._loop.create_future(), bound())
         self._jobs.put(job)
         return job.future
 
@@ -398,16 +407,22 @@ def _resolve(batch: list[_Job[Any]]) -> None:
     """On the event loop: first what is cached, then who waits, in commit order."""
     for job in batch:
         if job.error is None and job.committed is not None:
-            try:
-                job.committed(job.result)
-            except Exception:
-                log.exception("after a commit")
+            _call(partial(job.committed, job.result))
+        if job.settled is not None:
+            _call(job.settled)
         if job.future.done():
             continue
         if job.error is None:
             job.future.set_result(job.result)
         else:
             job.future.set_exception(job.error)
+
+
+def _call(told: Callable[[], None]) -> None:
+    try:
+        told()
+    except Exception:
+        log.exception("after a commit")
 
 
 # --- connections ------------------------------------------------------------

@@ -53,6 +53,26 @@ async def test_concurrent_writes_share_commits(tmp_path: Path) -> None:
     await store.close()
 
 
+async def test_it_is_told_how_each_write_ended_whoever_still_waits(tmp_path: Path) -> None:
+    store = await Store.open(tmp_path / "broker.sqlite")
+    told: list[str] = []
+
+    def refuse(connection: Connection) -> str:
+        raise Conflict("not today")
+
+    def submit(work):  # type: ignore[no-untyped-def]
+        return store.submit(work, committed=told.append, settled=lambda: told.append("settled"))
+
+    kept, refused, given_up = submit(add_host("one")), submit(refuse), submit(add_host("two"))
+    given_up.cancel()
+    assert await kept == "one"
+    with pytest.raises(Conflict):
+        await refused
+    assert told == ["one", "settled", "settled", "two", "settled"]
+    assert await hosts(store) == ["one", "two"]
+    await store.close()
+
+
 async def test_patient_work_shares_the_commit_of_what_comes_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
