@@ -67,6 +67,7 @@ class Web:
         self._server: HttpServer | None = None
         self._watching: asyncio.Task[None] | None = None
         self._doors = doors
+        self._closing = False
 
     @property
     def port(self) -> int:
@@ -80,6 +81,7 @@ class Web:
 
     async def start(self) -> None:
         """Open the dashboard's port and the agents'. Raises `HiveError` when the dashboard's is taken."""
+        self._closing = False
         await self.sessions.load()
         doors = self._doors = self._doors or Doors.open(self._settings)
         self._server = HttpServer(self._application(), doors.listeners, BoundedProtocol, doors.proxy)
@@ -89,6 +91,7 @@ class Web:
 
     async def close(self) -> None:
         """End streams and connections, close every port. Safe to call at any time, also twice."""
+        self._closing = True
         self.streams.end_all()
         watching, self._watching = self._watching, None
         if watching is not None:
@@ -162,6 +165,9 @@ class Web:
         except Exception:
             log.exception("the agents' ports could not be brought in line")
             return
+        if self._closing:
+            # In uvicorn's shutdown, `wait_for` of Python 3.11 may have swallowed that we were cancelled.
+            raise asyncio.CancelledError
         for name in changed:
             self._actions.roster.publish(name)
 

@@ -1,6 +1,7 @@
 """The agents' own ports, and what happens when one is taken."""
 
 import asyncio
+import contextlib
 import socket
 from pathlib import Path
 
@@ -199,3 +200,24 @@ def test_a_machine_without_the_other_family_is_served_in_the_one_it_has(
     [only] = doors.bind_both_families("127.0.0.1", 0, "a test")
     assert only.getsockname()[0] == "127.0.0.1"
     only.close()
+
+
+async def test_the_web_closes_though_the_end_of_a_port_swallows_that_it_is_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `asyncio.wait_for` of Python 3.11 does within uvicorn's shutdown, when both come in one moment."""
+    async with running_web(tmp_path) as hive:
+        ending = asyncio.Event()
+
+        async def reconcile(wanted: dict[str, int]) -> list[str]:
+            ending.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            return []
+
+        monkeypatch.setattr(hive.web.ports, "reconcile", reconcile)
+        await hive.agent("alice", port=0)
+        await ending.wait()
+        closing = asyncio.create_task(hive.web.close())
+        done, _ = await asyncio.wait({closing}, timeout=30)
+        assert done
