@@ -346,11 +346,11 @@ class _Hive:
         self.background.start(_hourly(self.actions.usage.trim, "turns' figures"), name="trim-usage")
         self.background.start(self.lifecycle.measure_tombstones(), name="tombstones")
         await self.lifecycle.make_sockets()
-        await self.web.start()  # before anything else takes the processors: somebody may be looking
         self.background.start(service_manager.show_life(), name="watchdog")
         self.background.start(self.measuring.loop_watch.run(), name="loop-watch")
         self.background.start(self.heartbeats.run(), name="heartbeats")
         manager = self.background.start(self._ensure_manager(), name="manager")
+        await self.web.start()  # before the agents take the processors: somebody may be looking
         if manager is not None:  # it is made in a second, or in half an hour where a system has to be built
             await asyncio.wait({manager}, timeout=MANAGER_SECONDS)
         self.actions.deployer.resume()

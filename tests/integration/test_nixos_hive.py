@@ -24,10 +24,12 @@ class House:
     host: NixosHost
 
     async def pid(self, name: str) -> int:
-        view = await self.hive.agent(name)
-        assert view is not None
-        assert view.pid is not None
-        return view.pid
+        async def told() -> int | None:  # the harness may be heard before its container is looked at
+            view = await self.hive.agent(name)
+            return None if view is None else view.pid
+
+        found: int = await eventually(told, f"the process of {name} is known")
+        return found
 
     async def heard(self, text: str) -> bool:
         return any(text in message.body for message in await self.hive.messages())
